@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Sphinx configuration. Stock theme, stock extensions, nothing fetched from a network."""
+
+from pathlib import Path
+
+project = "Ferry"
+author = "the Ferry maintainers"
+copyright = "the Ferry maintainers"  # noqa: A001 - the name Sphinx wants
+release = (Path(__file__).parent.parent / "VERSION").read_text(encoding="utf-8").strip()
+version = ".".join(release.split(".")[:2])
+
+extensions = []
+exclude_patterns = ["_build"]
+primary_domain = None
+highlight_language = "none"
+nitpicky = True
+
+html_theme = "alabaster"
+html_theme_options = {"page_width": "1100px", "sidebar_width": "220px", "fixed_sidebar": "true"}
+html_show_sourcelink = False
+html_copy_source = False

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "hw/vfio/container-legacy.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <string>
+
+#include "hw/vfio/device-io-kernel.h"
+#include "hw/vfio/type1-container.h"
+#include "util/try.h"
+
+namespace ferry::vfio {
+
+namespace {
+
+bool is_hex(std::string_view text) {
+    constexpr std::string_view kHexDigits = "0123456789abcdefABCDEF";
+    return text.find_first_not_of(kHexDigits) == std::string_view::npos;
+}
+
+// "3b:00.2", the part behind the domain.
+bool is_bus_device_function(std::string_view text) {
+    return text.size() == 7 && is_hex(text.substr(0, 2)) && text[2] == ':' &&
+           is_hex(text.substr(3, 2)) && text[5] == '.' && text[6] >= '0' && text[6] <= '7';
+}
+
+std::string_view last_component(std::string_view path) {
+    return path.substr(path.rfind('/') + 1);
+}
+
+// The device's directory below /sys.
+Result<std::string> sysfs_path(std::string_view host) {
+    constexpr size_t kDomainLength = 5;  // "0000:"
+    constexpr std::string_view kPciDevices = "/sys/bus/pci/devices/";
+    if (host.starts_with('/')) {
+        while (host.ends_with('/')) host.remove_suffix(1);
+        if (!last_component(host).empty()) return std::string(host);
+    } else if (is_bus_device_function(host)) {
+        return fmt::format("{}0000:{}", kPciDevices, host);
+    } else if (host.size() > kDomainLength && host[kDomainLength - 1] == ':' &&
+               is_hex(host.substr(0, kDomainLength - 1)) &&
+               is_bus_device_function(host.substr(kDomainLength))) {
+        return fmt::format("{}{}", kPciDevices, host);
+    }
+    return make_error(ErrorKind::InvalidArgument,
+                      "'{}' is neither a PCI address (0000:3b:00.2) nor a path below /sys", host);
+}
+
+Result<unsigned> group_of(Kernel& kernel, const std::string& device_path) {
+    auto link = kernel.readlink(device_path + "/iommu_group");
+    if (!link) {
+        Error error = std::move(link).error();
+        if (error.errnum() != ENOENT) return error;
+        return std::move(error).context(
+            "no such device, or it has no IOMMU group; is the IOMMU on (intel_iommu=on)?");
+    }
+    const std::string_view number = last_component(*link);
+    unsigned group = 0;
+    const auto parsed = std::from_chars(number.data(), number.data() + number.size(), group);
+    if (parsed.ec != std::errc() || parsed.ptr != number.data() + number.size()) {
+        return make_error(ErrorKind::Protocol, "{}/iommu_group points to '{}', no group number",
+                          device_path, *link);
+    }
+    return group;
+}
+
+}  // namespace
+
+struct VfioKernelHost::GroupInUse {
+    VfioGroup group;
+    unsigned devices = 0;
+};
+
+VfioKernelHost::VfioKernelHost(Kernel& kernel, const system::GuestMemory& memory)
+    : kernel_(kernel), memory_(memory) {}
+
+VfioKernelHost::~VfioKernelHost() = default;
+
+DmaContainer* VfioKernelHost::container() const {
+    return container_.get();
+}
+
+Result<util::Registration> VfioKernelHost::hold_group(unsigned number) {
+    if (const auto known = groups_.find(number); known != groups_.end()) {
+        ++known->second->devices;
+        return util::Registration([this, number] { release_group(number); });
+    }
+    // What is new is kept only when everything has worked.
+    std::unique_ptr<Type1Container> created;
+    if (!container_) {
+        MIG_TRY(created, Type1Container::open(kernel_));
+    }
+    Type1Container& container = created ? *created : *container_;
+    MIG_TRY(VfioGroup group, VfioGroup::open(kernel_, number));
+    MIG_CHECK(container.attach(group));
+    if (created) {
+        MIG_CHECK(map_guest_memory(container, memory_));
+        container_ = std::move(created);
+    }
+    groups_.emplace(number, std::make_unique<GroupInUse>(std::move(group), 1));
+    return util::Registration([this, number] { release_group(number); });
+}
+
+void VfioKernelHost::release_group(unsigned number) {
+    const auto at = groups_.find(number);
+    if (--at->second->devices > 0) return;
+    groups_.erase(at);
+    // With its last group a container loses its mappings, so there is nothing left to keep.
+    if (groups_.empty()) container_.reset();
+}
+
+Result<std::unique_ptr<VfioDeviceIo>> VfioKernelHost::open_device(std::string_view host) {
+    MIG_TRY(const std::string path, sysfs_path(host));
+    MIG_TRY(const unsigned number, group_of(kernel_, path), "device {}", host);
+    MIG_TRY(util::Registration lease, hold_group(number), "device {}", host);
+    MIG_TRY(KernelFile device,
+            groups_.at(number)->group.open_device(std::string(last_component(path))), "device {}",
+            host);
+    return create_kernel_device_io(kernel_, std::move(device), std::move(lease));
+}
+
+}  // namespace ferry::vfio

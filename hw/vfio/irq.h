@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A device's interrupts on their way into the VMM: eventfds that the driver signals and the main
+// loop watches. Which index is in use, and which of its vectors, is the caller's wish.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "hw/vfio/vfio-device-io.h"
+#include "system/main-loop.h"
+#include "util/event-fd.h"
+#include "util/registration.h"
+#include "util/result.h"
+
+namespace ferry::vfio {
+
+// INTx, MSI, MSI-X: a function uses one of them at a time.
+inline constexpr uint32_t kPciIrqKinds = 3;
+
+class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
+ public:
+    // Loop thread. `fd` has been signalled; the receiver consumes it.
+    using Fired = std::function<void(uint32_t index, uint32_t vector, const util::EventFd& fd)>;
+    using Infos = std::array<IrqInfo, kPciIrqKinds>;
+
+    // Destroyed on the loop thread, before `io` and whatever `fired` refers to.
+    static std::shared_ptr<IrqWiring> create(system::MainLoop& loop, VfioDeviceIo& io, Infos infos,
+                                             Fired fired);
+
+    struct Wish {
+        std::optional<uint32_t> index;  // none: the device's interrupts are off
+        std::vector<bool> vectors;      // those that someone waits for; at most the index' count
+        friend bool operator==(const Wish&, const Wish&) = default;
+    };
+    // Calls the driver where the wish differs from what it did last. One thread at a time. After an
+    // Error the driver is where the steps before it left it, and this object knows where that is.
+    Result<> apply(const Wish& wish);
+    // INTx is masked by the driver when it fires; lets it fire again. As apply(), one at a time.
+    Result<> unmask_intx();
+
+    // Any thread. The eventfds of an index; entries of vectors never used are null.
+    using Line = std::shared_ptr<const util::EventFd>;
+    std::vector<Line> lines(uint32_t index) const;
+
+ private:
+    // An eventfd and its watch. Made once per vector, kept until the device goes.
+    struct Watched {
+        util::EventFd fd;
+        util::Registration watch;  // loop thread only; goes before the descriptor
+    };
+
+    IrqWiring(system::MainLoop& loop, VfioDeviceIo& io, Infos infos, Fired fired)
+        : loop_(loop), io_(io), infos_(infos), fired_(std::move(fired)) {}
+    Result<> disable();
+    Result<> enable(const Wish& wish);
+    Result<> connect(const Wish& wish, size_t count);
+    Result<> add_vectors(const Wish& wish);
+    Result<> reconnect(const Wish& wish);
+    Result<BorrowedFd> line_fd(uint32_t index, uint32_t vector);
+    void watch_later(uint32_t index, uint32_t vector, const std::shared_ptr<Watched>& line);
+
+    system::MainLoop& loop_;
+    VfioDeviceIo& io_;
+    const Infos infos_;
+    const Fired fired_;
+    Wish applied_;  // vectors.size(): as many as the driver has set up
+
+    mutable std::mutex mutex_;  // lines_; never held across a call of the driver or the loop
+    std::array<std::vector<std::shared_ptr<Watched>>, kPciIrqKinds> lines_;
+};
+
+}  // namespace ferry::vfio

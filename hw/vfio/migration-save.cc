@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The source's half: reads the device's image and sends it on the main channel. Driver calls that
+// change or ask the device go through its worker; the data stream is read on the migration thread.
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "hw/vfio/migration.h"
+#include "trace-points.h"
+#include "util/try.h"
+
+namespace ferry::vfio {
+
+using migration::Capability;
+using migration::IterateStatus;
+using migration::SaveSession;
+using migration::SaveStream;
+
+namespace {
+// One read, one DATA record. A driver that announces little gets less memory, but never none.
+constexpr size_t kMinDataBuffer = size_t{64} * 1024;
+constexpr size_t kMaxDataBuffer = size_t{1024} * 1024;
+// Assumed for a device that can't tell, so that the downtime limit is not broken in silence.
+constexpr uint64_t kUnknownStopCopyBytes = 100ULL * 1024 * 1024 * 1024;
+
+std::string_view to_string(migration::SaveVMHandlers::Outcome outcome) {
+    return outcome == migration::SaveVMHandlers::Outcome::Completed ? "completed" : "failed";
+}
+}  // namespace
+
+Result<> VfioMigration::save_prepare(SaveSession& session) {
+    MIG_CHECK(state_.check_usable());
+    if (session.mode() == SaveSession::Mode::Snapshot) return {};
+    for (const Capability capability : {Capability::PostcopyRam, Capability::BackgroundSnapshot}) {
+        if (session.capabilities().has(capability)) {
+            return Error(ErrorKind::Unsupported,
+                         fmt::format("device {} can't migrate with the capability {}: it writes to "
+                                     "guest memory behind the VMM's back; turn the capability off",
+                                     label_, migration::to_string(capability)),
+                         EOPNOTSUPP);
+        }
+    }
+    return {};
+}
+
+Result<> VfioMigration::save_setup(SaveSession& session, SaveStream& out) {
+    saving_ = Saving{.attempt = &session, .buffer = {}, .left = {}};
+    out.be64(record::kSetupState);
+    const auto size = worker_.run([this] {
+        const util::ActivityBoard::Entry activity(env_.activity, label_, "get size");
+        return setup_.io.stop_copy_bytes();
+    });
+    saving_.buffer.resize(
+        std::clamp<uint64_t>(size ? *size : kMaxDataBuffer, kMinDataBuffer, kMaxDataBuffer));
+    trace::vfio_save_setup(env_.trace, label_, saving_.buffer.size());
+    MIG_CHECK(worker_.run([this, mode = session.mode()] { return enter_setup_state(mode); }));
+    adopt_session();
+    refresh_precopy_info();
+    out.be64(record::kEndOfState);
+    return out.status();
+}
+
+// A running VM's device begins with pre-copy, a stopped VM's device waits in STOP. One that is
+// between two passes of a stop or start is left alone: is_active_iterate() will see.
+Result<> VfioMigration::enter_setup_state(SaveSession::Mode mode) {
+    MIG_CHECK(state_.check_usable());
+    if (state_.state() == MigState::Resuming) {
+        return make_error(ErrorKind::InvalidState, "device {} is still being loaded", label_);
+    }
+    // Left over from an attempt whose end could not be cleaned up.
+    if (session_of(state_.state()) == SessionKind::Saving) MIG_CHECK(leave_saving_states());
+    if (mode == SaveSession::Mode::Live) MIG_CHECK(open_pre_copy());
+    // A VM that never ran: its devices are as they were opened.
+    if (state_.state() == MigState::Running && state_.vm() == VmActivity::Stopped) {
+        return state_.set_state(MigState::Stop, "the VM is stopped");
+    }
+    return {};
+}
+
+Result<> VfioMigration::open_pre_copy() {
+    const bool possible = setup_.caps.pre_copy && state_.state() == MigState::Running &&
+                          state_.vm() == VmActivity::Running;
+    return possible ? state_.set_state(MigState::PreCopy, "migration") : Result<>();
+}
+
+uint64_t VfioMigration::state_pending_estimate() {
+    if (!session_is_alive() || !is_pre_copy(state_.state())) return 0;
+    const auto [initial, dirty] = saving_.left;
+    return initial > UINT64_MAX - dirty ? UINT64_MAX : initial + dirty;
+}
+
+Result<uint64_t> VfioMigration::state_pending_exact() {
+    const auto size = worker_.run([this] {
+        const util::ActivityBoard::Entry activity(env_.activity, label_, "get size");
+        return setup_.io.stop_copy_bytes();
+    });
+    if (!size && !std::exchange(saving_.size_failure_told, true)) {
+        env_.log.log(
+            util::LogLevel::Warning,
+            fmt::format("device {} can't tell the size of its state, {} bytes are assumed; "
+                        "raise downtime-limit to migrate all the same: {}",
+                        label_, kUnknownStopCopyBytes, size.error().message()));
+    }
+    refresh_precopy_info();
+    const uint64_t bytes = size ? *size : kUnknownStopCopyBytes;
+    trace::vfio_state_pending_exact(env_.trace, label_, bytes, saving_.left.initial_bytes,
+                                    saving_.left.dirty_bytes);
+    // The size after the stop contains what pre-copy has not sent yet.
+    return bytes;
+}
+
+void VfioMigration::refresh_precopy_info() {
+    if (!session_is_alive() || !is_pre_copy(state_.state())) return;
+    // Fails in the moment the VM is stopped: nothing is left for pre-copy then.
+    const auto info = state_.session().stream->precopy_info();
+    saving_.left = info ? *info : PrecopyInfo{};
+}
+
+bool VfioMigration::session_is_alive() const {
+    const MigSession now = state_.session();
+    return now.stream != nullptr && now.number == saving_.session;
+}
+
+void VfioMigration::adopt_session() {
+    const MigSession now = state_.session();
+    if (!now.stream || now.number == saving_.session) return;
+    saving_.session = now.number;
+    saving_.sent_of_session = 0;
+    saving_.left = {};
+}
+
+bool VfioMigration::is_active_iterate() {
+    if (saving_.attempt == nullptr || !setup_.caps.pre_copy ||
+        saving_.attempt->mode() == SaveSession::Mode::Snapshot) {
+        return false;
+    }
+    if (session_is_alive()) return is_pre_copy(state_.state());
+    // Its session ended, or the VM was paused when the migration began.
+    return saving_.sent_of_session > 0 || state_.state() == MigState::Running;
+}
+
+Result<IterateStatus> VfioMigration::save_live_iterate(SaveStream& out) {
+    if (!session_is_alive()) {
+        MIG_CHECK(discard_dead_session(out));
+        MIG_CHECK(worker_.run([this] { return open_pre_copy(); }));
+        adopt_session();
+        refresh_precopy_info();
+    }
+    const MigSession session = state_.session();
+    if (!session_is_alive() || !session.stream) {  // a stop or start is under way
+        out.be64(record::kEndOfState);
+        MIG_CHECK(out.status());
+        return IterateStatus::Done;
+    }
+    return send_pre_copy_block(out, *session.stream);
+}
+
+Result<IterateStatus> VfioMigration::send_pre_copy_block(SaveStream& out, MigDataStream& stream) {
+    auto got = read_block(stream);
+    if (!got) {
+        const bool lives = worker_.run([this] { return state_.session_lives(saving_.session); });
+        if (lives) {
+            return std::move(got).error().context(
+                fmt::format("device {}: reading its state in {}, after {} bytes", label_,
+                            vfio::to_string(state_.state()), saving_.sent_of_session));
+        }
+        out.be64(record::kEndOfState);
+        MIG_CHECK(out.status());
+        return IterateStatus::More;  // to begin anew
+    }
+    uint64_t& initial = saving_.left.initial_bytes;
+    uint64_t& dirty = saving_.left.dirty_bytes;
+    if (*got == 0) {
+        initial = dirty = 0;
+    } else {
+        MIG_CHECK(put_block(out, *got));
+        const uint64_t of_initial = std::min<uint64_t>(*got, initial);
+        initial -= of_initial;
+        dirty -= std::min<uint64_t>(*got - of_initial, dirty);
+    }
+    trace::vfio_save_iterate(env_.trace, label_, initial, dirty);
+    if (saving_.attempt->capabilities().has(Capability::SwitchoverAck) && initial == 0 &&
+        !saving_.initial_data_sent) {
+        saving_.initial_data_sent = true;
+        trace::vfio_save_init_data_sent(env_.trace, label_);
+        out.be64(record::kInitDataSent);
+    } else {
+        out.be64(record::kEndOfState);
+    }
+    MIG_CHECK(out.status());
+    return initial == 0 && dirty == 0 ? IterateStatus::Done : IterateStatus::More;
+}
+
+// What the destination got of a session that ended must be forgotten before bytes of another.
+Result<> VfioMigration::discard_dead_session(SaveStream& out) {
+    if (saving_.sent_of_session == 0) return {};
+    const std::string why = state_.why_session_ended();
+    trace::vfio_save_session_ended(env_.trace, label_, why);
+    MIG_TRY(const auto features, saving_.attempt->peer_features());
+    if (!features.discard) {
+        return make_error(ErrorKind::InvalidState,
+                          "device {}: the state sent so far has become worthless ({}), and this "
+                          "destination can't begin anew; migrate again, and leave the VM alone "
+                          "meanwhile",
+                          label_, why);
+    }
+    out.be64(record::kDiscard);
+    saving_.sent_of_session = 0;
+    return out.status();
+}
+
+Result<> VfioMigration::save_live_complete_precopy(SaveStream& out) {
+    util::ScopedSpan span(env_.timeline, label_, "save");
+    trace::vfio_save_complete_precopy_start(env_.trace, label_);
+    MIG_CHECK(worker_.run([this] { return enter_stop_copy(); }));
+    const MigSession session = state_.session();
+    if (!session.stream) {
+        return make_error(ErrorKind::InvalidState, "device {}: its session has ended: {}", label_,
+                          state_.why_session_ended());
+    }
+    if (!session_is_alive()) {
+        MIG_CHECK(discard_dead_session(out));
+        adopt_session();
+    }
+    for (uint64_t sent = 0;;) {
+        MIG_TRY(const size_t got, read_block(*session.stream),
+                "device {}: reading its state in {}, after {} bytes", label_,
+                vfio::to_string(state_.state()), saving_.sent_of_session);
+        if (got == 0) {
+            trace::vfio_save_complete_precopy(env_.trace, label_, sent);
+            break;
+        }
+        MIG_CHECK(put_block(out, got));
+        sent += got;
+        span.add_bytes(got);
+    }
+    out.be64(record::kEndOfState);
+    return out.status();
+}
+
+Result<> VfioMigration::enter_stop_copy() {
+    MIG_CHECK(state_.check_usable());
+    if (state_.vm() == VmActivity::Running || state_.state() == MigState::Resuming) {
+        return make_error(ErrorKind::InvalidState, "device {} is in state {}, not stopped", label_,
+                          vfio::to_string(state_.state()));
+    }
+    return state_.set_state(MigState::StopCopy, "migration");
+}
+
+Result<size_t> VfioMigration::read_block(MigDataStream& stream) {
+    const util::ActivityBoard::Entry activity(env_.activity, label_, "read state");
+    MIG_TRY(const MigDataStream::Read read, stream.read_some(saving_.buffer));
+    if (read.bytes > saving_.buffer.size()) {
+        return make_error(ErrorKind::Protocol, "the driver says it read {} bytes into {}",
+                          read.bytes, saving_.buffer.size());
+    }
+    return read.bytes;
+}
+
+// The buffer goes to the channel as it is, and is free again afterwards.
+Result<> VfioMigration::put_block(SaveStream& out, size_t bytes) {
+    out.be64(record::kDataState);
+    out.be64(bytes);
+    out.bytes_ref(ConstBytes(saving_.buffer).first(bytes));
+    saving_.sent_of_session += bytes;
+    MIG_CHECK(out.flush());
+    shared_.count_sent(*status_, bytes);
+    return {};
+}
+
+Result<> VfioMigration::save_state(SaveStream& out) {
+    const util::ScopedSpan span(env_.timeline, label_, "config");
+    trace::vfio_save_device_config_state(env_.trace, label_);
+    out.be64(record::kConfigState);
+    if (setup_.config != nullptr) setup_.config->save_config(out);
+    out.be64(record::kEndOfState);
+    return out.status();
+}
+
+// After completion on purpose: leaving STOP_COPY may take long and must not prolong the pause.
+void VfioMigration::save_cleanup(Outcome outcome) noexcept {
+    if (saving_.attempt == nullptr) return;
+    trace::vfio_save_cleanup(env_.trace, label_, to_string(outcome));
+    if (auto left = worker_.run([this] { return leave_saving_states(); }); !left) {
+        env_.log.log(util::LogLevel::Error,
+                     fmt::format("after the migration: {}", left.error().message()));
+    }
+    saving_ = {};
+}
+
+// To where the VM is: it may be paused, and a stop or start may be between its passes.
+Result<> VfioMigration::leave_saving_states() {
+    if (state_.broken()) return {};
+    const MigState target =
+        between_passes_ ? without_session(state_.state()) : state_.resting_state();
+    return state_.set_state(target, "the migration ended");
+}
+
+}  // namespace ferry::vfio

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Opens the host's VFIO devices for one VM: groups of one type1 container, into which all guest RAM
+// is mapped. See docs/devel/vfio-kernel.rst.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string_view>
+
+#include "hw/vfio/container.h"
+#include "hw/vfio/kernel.h"
+#include "hw/vfio/vfio-device-io.h"
+#include "util/registration.h"
+
+namespace ferry::vfio {
+
+class Type1Container;
+class VfioGroup;
+
+// The thread that realizes devices. The container is there from the first device to the last.
+class VfioKernelHost {
+ public:
+    // Both outlive the host, and it outlives the devices that it opened.
+    VfioKernelHost(Kernel& kernel, const system::GuestMemory& memory);
+    ~VfioKernelHost();
+    VfioKernelHost(const VfioKernelHost&) = delete;
+    VfioKernelHost& operator=(const VfioKernelHost&) = delete;
+
+    // `host`: a PCI address ("0000:3b:00.2", "3b:00.2") or a device's path below /sys. Pins guest
+    // RAM when it is the first device: takes a while.
+    Result<std::unique_ptr<VfioDeviceIo>> open_device(std::string_view host);
+    // Null while no device is open.
+    DmaContainer* container() const;
+
+ private:
+    struct GroupInUse;
+    // The hold on a group that a device has; the first opens it, the last closes it.
+    Result<util::Registration> hold_group(unsigned number);
+    void release_group(unsigned number);
+
+    Kernel& kernel_;
+    const system::GuestMemory& memory_;
+    std::unique_ptr<Type1Container> container_;
+    std::map<unsigned, std::unique_ptr<GroupInUse>> groups_;  // goes before the container
+};
+
+}  // namespace ferry::vfio

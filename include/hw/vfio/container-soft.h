@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The DMA address space of devices that live in this process: IOVA to host memory.
+#pragma once
+
+#include <map>
+#include <shared_mutex>
+#include <string>
+
+#include "hw/device-model.h"
+#include "hw/vfio/container.h"
+
+namespace ferry::vfio {
+
+// Thread-safe. Unmapping waits for the accesses under way. What devices write is not marked dirty:
+// their own DMA log tells, as with hardware.
+class SoftContainer final : public DmaContainer, public hw::DmaAccess {
+ public:
+    explicit SoftContainer(std::string name) : name_(std::move(name)) {}
+
+    std::string_view name() const override { return name_; }
+    // EINVAL: empty, not page-aligned, wraps. EEXIST: overlaps a mapping.
+    Result<> dma_map(system::Iova iova, MutBytes host) override;
+    // May span mappings and holes, but not cut a mapping (EINVAL).
+    Result<> dma_unmap(system::Iova iova, uint64_t length) override;
+
+    // EFAULT, and nothing is done, unless all of it is mapped.
+    Result<> dma_read(system::Iova iova, MutBytes out) override;
+    Result<> dma_write(system::Iova iova, ConstBytes in) override;
+
+ private:
+    // The mapped memory from `iova` on, at most `length`; empty in a hole.
+    MutBytes piece(system::Iova iova, uint64_t length) const;
+    Result<> check_mapped(system::Iova iova, uint64_t length) const;
+
+    const std::string name_;
+    mutable std::shared_mutex mutex_;  // shared while memory is accessed
+    std::map<system::Iova, MutBytes> mappings_;
+};
+
+}  // namespace ferry::vfio

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// One VFIO device of a VM: identity, properties, and its migration. PCI glue is in pci.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "hw/vfio/container.h"
+#include "hw/vfio/vfio-device-io.h"
+#include "hw/vfio/vfio-migration.h"
+#include "migration/blocker.h"
+#include "migration/savevm.h"
+#include "migration/stream.h"
+#include "system/memory.h"
+#include "system/runstate.h"
+#include "util/env.h"
+#include "util/thread.h"
+
+namespace ferry::vfio {
+
+enum class OnOffAuto : uint8_t { Auto, On, Off };
+
+// QEMU's names and defaults.
+struct VfioProperties {
+    OnOffAuto enable_migration = OnOffAuto::Auto;
+    OnOffAuto pre_copy_dirty_page_tracking = OnOffAuto::On;  // x-pre-copy-dirty-page-tracking
+    OnOffAuto device_dirty_page_tracking = OnOffAuto::On;    // x-device-dirty-page-tracking
+    bool migration_events = false;
+    bool skip_vsc_check = true;
+};
+
+// The state the VMM itself keeps for a device: configuration space, interrupts. The body of the
+// config record; load_config also makes it take effect (COMMAND, interrupts), while RESUMING.
+class VfioConfigState {
+ public:
+    virtual ~VfioConfigState() = default;
+    virtual void save_config(migration::SaveStream& out) = 0;
+    virtual Result<> load_config(migration::LoadStream& in) = 0;
+};
+
+// The VM that devices belong to. Outlives them.
+struct VfioVm {
+    system::MainLoop& loop;
+    util::Env& env;
+    system::RunStateController& runstate;
+    system::GuestMemory& memory;
+    migration::BlockerList& blockers;  // Migration::blockers()
+    migration::SaveVMRegistry& registry;
+    VfioMigrationServices& services;
+    // VFIO_MIGRATION events; any thread; may be null.
+    std::function<void(const std::string& id, const std::string& qom_path, MigState state)>
+        migration_event;
+};
+
+struct VfioIdentity {
+    std::string id;        // -device id=, may be empty
+    std::string path;      // bus path "0000:00:03.0", may be empty
+    std::string qom_path;  // "/machine/peripheral/ID" or "/machine/peripheral-anon/device[N]"
+    unsigned depth = 1;    // in the device tree
+    bool behind_viommu = false;  // its DMA addresses are not guest physical ones
+    // For messages and timelines.
+    const std::string& label() const { return id.empty() ? path : id; }
+};
+
+// Decides whether and how the device migrates (docs/devel/vfio-migration.rst, "probe"), registers
+// its handlers or a blocker. Main loop thread, but may call the driver: realize-time only.
+// With enable-migration=on each reason to block is an Error instead.
+class VfioDeviceMigration {
+ public:
+    static Result<std::unique_ptr<VfioDeviceMigration>> realize(VfioVm vm, VfioIdentity identity,
+                                                                VfioProperties properties,
+                                                                VfioDeviceIo& io,
+                                                                util::Worker& worker,
+                                                                VfioConfigState* config);
+    // Unregisters, re-judges the other devices, and waits until the worker is through with it.
+    virtual ~VfioDeviceMigration() = default;
+    // The guest or the machine reset the device behind migration's back. Any thread; doesn't wait.
+    virtual void device_was_reset() = 0;
+};
+
+}  // namespace ferry::vfio

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// IncomingSession: one attempt to receive the VM over an open channel. Its thread (mig/dst/main)
+// loads, has everything validated, waits for the source's GO where both sides know it, and only
+// then has the VM started. docs/devel/migration.rst.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "migration/peer-watch.h"
+#include "migration/return-path.h"
+#include "migration/session.h"
+
+namespace ferry::migration {
+
+class IncomingSession final : public LoadSession, private LoadEvents {
+ public:
+    enum class Mode : uint8_t { Live, Snapshot };
+    // How it ended for the VM.
+    enum class Ending : uint8_t {
+        Loaded,     // it runs, or stands still as it was told
+        Discarded,  // nothing of it is worth keeping
+        Kept,       // complete and validated, but it may be running elsewhere: a person decides
+    };
+    struct Outcome {
+        Result<> result;
+        Ending ending = Ending::Discarded;
+    };
+    // Loop thread, once, after the thread has ended: destroy the session then.
+    using Finished = std::move_only_function<void(Outcome)>;
+
+    // Loop thread. `autostart` is asked on the loop thread when the VM is about to start.
+    static Result<std::unique_ptr<IncomingSession>> start(SessionContext& vm, Capabilities caps,
+                                                          Mode mode,
+                                                          std::unique_ptr<MigrationChannel> channel,
+                                                          std::function<bool()> autostart,
+                                                          Finished finished);
+    ~IncomingSession() override = default;
+
+    // Loop thread: ends the attempt with this reason.
+    void abort(Error reason);
+
+    // LoadSession
+    const Capabilities& capabilities() const override { return capabilities_; }
+    PeerFeatures peer_features() const override { return agreed_; }
+    Result<> approve_switchover() override;
+
+ private:
+    IncomingSession(SessionContext& vm, Capabilities caps, Mode mode,
+                    std::unique_ptr<MigrationChannel> channel, std::function<bool()> autostart,
+                    Finished finished);
+
+    // The phases, in order; load thread.
+    void thread_main();
+    Result<> run();
+    Result<> load();
+    Result<> validate();
+    Result<> wait_for_go();
+    Result<> start_vm();
+    void report_failure(const Error& error);
+
+    // LoadEvents, load thread
+    Result<> open_return_path() override;
+    Result<> ping(uint32_t value) override;
+    Result<> switchover_start() override;
+    Result<> first_section() override;
+
+    SessionContext& vm_;
+    const Capabilities capabilities_;
+    const Mode mode_;
+    std::function<bool()> autostart_;
+    Finished finished_;
+
+    // load thread
+    std::unique_ptr<MigrationChannel> channel_;
+    std::unique_ptr<LoadStream> stream_;
+    std::unique_ptr<ReturnPathWriter> writer_;
+    std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
+    PeerFeatures agreed_;
+    size_t acks_missing_ = 0;
+    size_t set_up_ = 0;  // registry entries whose load_cleanup is owed
+    Ending ending_ = Ending::Discarded;
+    enum class Owner : uint8_t {
+        Source,     // the source has it, or takes it back
+        InDoubt,    // READY was sent: the source may hand it over at any moment
+        Us,         // GO was received
+    } owner_ = Owner::Source;
+
+    std::jthread thread_;  // last: joined before the rest goes
+};
+
+}  // namespace ferry::migration

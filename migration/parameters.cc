@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "migration/capabilities.h"
+#include "util/try.h"
+
+namespace ferry::migration {
+
+namespace {
+
+constexpr uint64_t kAnySize = std::numeric_limits<uint64_t>::max();
+
+constexpr std::array kTable = {
+    ParameterInfo{"max-bandwidth", &Parameters::max_bandwidth_bytes_per_s, 0, kAnySize,
+                  " bytes/second"},
+    ParameterInfo{"avail-switchover-bandwidth", &Parameters::avail_switchover_bandwidth_bytes_per_s,
+                  0, kAnySize, " bytes/second"},
+    ParameterInfo{"downtime-limit", &Parameters::downtime_limit_ms, 0, 2'000'000, " ms"},
+    ParameterInfo{"x-peer-timeout", &Parameters::x_peer_timeout_ms, 1'000, 86'400'000, " ms"},
+};
+
+// Range errors spell names with underscores; drivers know them that way.
+std::string with_underscores(std::string_view name) {
+    std::string out(name);
+    std::ranges::replace(out, '-', '_');
+    return out;
+}
+
+}  // namespace
+
+std::span<const ParameterInfo> parameter_table() {
+    return kTable;
+}
+
+Result<> set_parameter(Parameters& parameters, std::string_view name, uint64_t value) {
+    const auto found = std::ranges::find(kTable, name, &ParameterInfo::name);
+    if (found == kTable.end()) {
+        return make_error(ErrorKind::InvalidArgument, "Parameter '{}' is unexpected", name);
+    }
+    if (value < found->minimum || value > found->maximum) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "Parameter '{}' expects a value between {} and {}",
+                          with_underscores(name), found->minimum, found->maximum);
+    }
+    parameters.*(found->value) = value;
+    return {};
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "migration/rate.h"
+
+#include <algorithm>
+
+namespace ferry::migration {
+
+namespace {
+// Less than this mostly measures the socket's buffer.
+constexpr uint64_t kMinSample = 8 * 1024 * 1024;
+// What a line is taken for at most until a sample says better: 1 Gbit/s.
+constexpr uint64_t kMaxGuess = 125'000'000;
+constexpr double kNanosPerSecond = 1e9;
+}  // namespace
+
+Result<> TimedSink::write_all(std::span<const ConstBytes> parts) {
+    const auto begin = clock_.now();
+    auto written = sink_.write_all(parts);
+    writing_ += clock_.now() - begin;
+    return written;
+}
+
+void RateControl::begin_round(util::Nanoseconds now, util::Nanoseconds writing, uint64_t position) {
+    round_begin_ = now;
+    round_writing_ = writing;
+    round_position_ = position;
+}
+
+void RateControl::end_round(util::Nanoseconds writing, uint64_t position) {
+    busy_ += writing - round_writing_;
+    busy_bytes_ += position - round_position_;
+    if (busy_bytes_ == 0) return;
+    busy_ = std::max(busy_, util::Nanoseconds(1));  // too fast for the clock
+    // A guess as soon as there is anything to guess from; a full sample replaces it.
+    const bool enough = busy_bytes_ >= kMinSample || busy_ >= kWindow;
+    if (!enough && !guessing_) return;
+    bandwidth_ = static_cast<uint64_t>(static_cast<double>(busy_bytes_) * kNanosPerSecond /
+                                       static_cast<double>(busy_.count()));
+    if (!enough) bandwidth_ = std::min(bandwidth_, kMaxGuess);
+    if (enough) {
+        guessing_ = false;
+        busy_ = {};
+        busy_bytes_ = 0;
+    }
+}
+
+bool RateControl::round_is_full(util::Nanoseconds now, uint64_t position,
+                                uint64_t max_bandwidth) const {
+    if (now - round_begin_ >= kWindow / 2) return true;
+    return max_bandwidth != 0 && position - window_position_ >= max_bandwidth / 10;
+}
+
+bool RateControl::window_is_full(util::Nanoseconds now, uint64_t position,
+                                 uint64_t max_bandwidth) {
+    if (now >= window_end()) {
+        window_begin_ = now;
+        window_position_ = position;
+        return false;
+    }
+    return max_bandwidth != 0 && position - window_position_ >= max_bandwidth / 10;
+}
+
+uint64_t switchover_threshold(uint64_t bandwidth, uint64_t downtime_limit_ms) {
+    const double bytes =
+        static_cast<double>(bandwidth) * static_cast<double>(downtime_limit_ms) / 1000.0;
+    return bytes >= 9.2e18 ? UINT64_MAX : static_cast<uint64_t>(bytes);
+}
+
+}  // namespace ferry::migration

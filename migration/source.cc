@@ -1,0 +1,608 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "migration/source.h"
+
+#include <algorithm>
+#include <array>
+
+#include "trace-points.h"
+#include "util/thread.h"
+#include "util/try.h"
+#include "util/wire.h"
+
+namespace ferry::migration {
+
+using system::RunState;
+
+namespace {
+constexpr util::Nanoseconds kKeepAlivePeriod = std::chrono::milliseconds(250);
+
+Error cancelled() { return make_error(ErrorKind::Cancelled, "migration cancelled"); }
+}  // namespace
+
+OutgoingSession::OutgoingSession(SessionContext& vm, Capabilities caps, Mode mode,
+                                 util::EventFd cancel)
+    : vm_(vm),
+      capabilities_(caps),
+      parameters_(vm.parameters()),
+      mode_(mode),
+      cancel_event_(std::move(cancel)),
+      rate_(vm.env.clock.now()) {}
+
+Result<std::unique_ptr<OutgoingSession>> OutgoingSession::start(SessionContext& vm,
+                                                                Capabilities caps, Mode mode,
+                                                                Opener opener,
+                                                                Callbacks callbacks) {
+    MIG_TRY(util::EventFd cancel, util::EventFd::create());
+    std::unique_ptr<OutgoingSession> session(
+        new OutgoingSession(vm, caps, mode, std::move(cancel)));
+    session->opener_ = std::move(opener);
+    session->callbacks_ = std::move(callbacks);
+    for (const auto& entry : vm.registry.entries()) {
+        if (entry->handlers != nullptr) MIG_CHECK(entry->handlers->save_prepare(*session));
+    }
+    vm.stats.reset();
+    vm.stats.begin_ns = vm.env.clock.now().count();
+    vm.stats.expected_downtime_ms = session->parameters_.downtime_limit_ms;
+    vm.env.timeline.clear();
+    vm.device_state.reset_bytes_sent();
+    MIG_CHECK(vm.status.advance(MigrationStatus::Setup));
+    auto thread = util::start_thread(
+        "mig/src/main", [raw = session.get()](const std::stop_token&) { raw->thread_main(); });
+    if (!thread) {
+        // The status must not stay in setup.
+        if (auto failed = vm.status.advance(MigrationStatus::Failed); !failed) {
+            thread.error().attach_in_place(std::move(failed).error());
+        }
+        return std::move(thread).error();
+    }
+    session->thread_ = std::move(*thread);
+    return session;
+}
+
+// --- main loop's side
+
+void OutgoingSession::cancel() {
+    const std::lock_guard lock(mutex_);
+    if (progress_.cancelled || progress_.handed_over) return;
+    if (!vm_.status.advance(MigrationStatus::Cancelling)) return;  // it is just ending
+    progress_.cancelled = true;
+    changed_.notify_all();
+    cancel_event_.signal();
+    // Once READY is in, the peer is told in words that the VM stays here; see take_back().
+    if (shared_channel_ != nullptr && !progress_.ready) shared_channel_->shutdown(cancelled());
+}
+
+Result<> OutgoingSession::continue_switchover(MigrationStatus state) {
+    const MigrationStatus now = vm_.status.get();
+    if (state != now || now != MigrationStatus::PreSwitchover) {
+        return make_error(ErrorKind::InvalidState, "Migration not in expected state: {}",
+                          to_string(now));
+    }
+    const std::lock_guard lock(mutex_);
+    progress_.continued = true;
+    changed_.notify_all();
+    return {};
+}
+
+bool OutgoingSession::handed_over() const {
+    const std::lock_guard lock(mutex_);
+    return progress_.handed_over;
+}
+
+// --- the phases
+
+void OutgoingSession::thread_main() {
+    Result<> outcome = run();
+    if (!outcome && outcome.error().kind() == ErrorKind::PeerClosed) {
+        outcome = hear_last_words(std::move(outcome).error());
+    }
+    trace::migration_thread_outcome(vm_.env.trace, outcome ? "success" : outcome.error().message());
+    if (!outcome || mode_ == Mode::Snapshot) {
+        if (auto back = take_back(); !back) {
+            if (outcome) {
+                outcome = std::move(back);
+            } else {
+                outcome.error().attach_in_place(std::move(back).error());
+            }
+        }
+    }
+    vm_.stats.end_ns = vm_.env.clock.now().count();
+    publish_progress();
+    const auto result =
+        outcome ? SaveVMHandlers::Outcome::Completed : SaveVMHandlers::Outcome::Failed;
+    if (!outcome && channel_) channel_->shutdown(cancelled());
+    for (size_t i = 0; i < set_up_; ++i) {
+        if (auto* handlers = vm_.registry.entries()[i]->handlers) handlers->save_cleanup(result);
+    }
+    // The loop thread owns the watch's timer, and nobody may shut a closed channel.
+    vm_.loop.post([this, outcome = std::move(outcome)]() mutable {
+        if (thread_.joinable()) thread_.join();
+        watch_.reset();
+        if (channel_) channel_->shutdown(cancelled());
+        reader_.reset();
+        {
+            const std::lock_guard lock(mutex_);
+            shared_channel_ = nullptr;
+            if (!outcome && progress_.cancelled && !progress_.handed_over) {
+                outcome = outcome.error().kind() == ErrorKind::Cancelled
+                              ? std::move(outcome)
+                              : Result<>(cancelled().attach(std::move(outcome).error()));
+            }
+        }
+        auto finished = std::move(callbacks_.finished);
+        finished(std::move(outcome));  // destroys this
+    });
+}
+
+// A peer that closed has usually said why, but a failing write may be noticed before its words.
+Error OutgoingSession::hear_last_words(Error closed) {
+    if (!reader_) return closed;
+    watch_->expect(PeerWatch::Expect::Bytes);
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return progress_.rp_end.has_value(); });
+    if (!progress_.peer_reason || progress_.handed_over) return closed;
+    return make_error(ErrorKind::PeerFailed, "the destination failed: {}", *progress_.peer_reason)
+        .attach(std::move(closed));
+}
+
+Result<> OutgoingSession::run() {
+    MIG_CHECK(open());
+    if (mode_ == Mode::Snapshot) {
+        MIG_CHECK(stop_vm());
+        MIG_CHECK(setup());
+        MIG_CHECK(iterate());
+    } else {
+        MIG_CHECK(setup());
+        MIG_CHECK(iterate());
+        MIG_CHECK(stop_vm());
+        MIG_CHECK(wait_for_continue());
+    }
+    MIG_CHECK(complete());
+    MIG_CHECK(hand_over());
+    return {};
+}
+
+Result<> OutgoingSession::open() {
+    auto channel = opener_(cancel_event_);
+    Result<> outcome;
+    if (channel) {
+        channel_ = std::move(*channel);
+    } else {
+        outcome = std::move(channel).error();
+    }
+    if (callbacks_.opened) {
+        Result<> told;
+        if (!outcome) told = outcome.error();
+        vm_.loop.post([opened = std::move(callbacks_.opened), told = std::move(told)]() mutable {
+            opened(std::move(told));
+        });
+    }
+    MIG_CHECK(std::move(outcome));
+    sink_ = std::make_unique<TimedSink>(*channel_, vm_.env.clock);
+    stream_ = std::make_unique<SaveStream>(*sink_);
+    {
+        const std::lock_guard lock(mutex_);
+        if (progress_.cancelled) return cancelled();
+        shared_channel_ = channel_.get();
+    }
+    return system::run_on_loop(vm_.loop, [this]() -> Result<> {
+        watch_ = std::make_unique<PeerWatch>(vm_.loop, vm_.env, *channel_,
+                                             [this] { return vm_.parameters().x_peer_timeout_ms; });
+        return {};
+    });
+}
+
+Result<> OutgoingSession::open_return_path() {
+    const bool wanted = capabilities_.has(Capability::ReturnPath) || vm_.device_state.in_play();
+    if (mode_ == Mode::Snapshot || !wanted || !channel_->features().duplex) return {};
+    MIG_TRY(reader_, ReturnPathReader::start(*channel_, *this));
+    save_command(*stream_, Command::OpenReturnPath);
+    for (const uint32_t value : {kFirstPing, hello_ping(kOurFeatures)}) {
+        std::array<std::byte, 4> raw{};
+        util::store_be32(raw.data(), value);
+        save_command(*stream_, Command::Ping, raw);
+    }
+    return stream_->flush();
+}
+
+Result<> OutgoingSession::setup() {
+    const util::ScopedSpan span(vm_.env.timeline, "vm", "setup");
+    watch_->expect(PeerWatch::Expect::Movement);
+    save_header(*stream_, vm_.identity);
+    MIG_CHECK(open_return_path());
+    for (const auto& entry : vm_.registry.entries()) {
+        ++set_up_;
+        if (entry->handlers == nullptr) continue;
+        SaveVMHandlers& handlers = *entry->handlers;
+        MIG_CHECK(save_section(*stream_, *entry, SectionKind::Start,
+                               [&](SaveStream& out) { return handlers.save_setup(*this, out); }),
+                  "setup");
+        MIG_CHECK(check_alive());
+    }
+    MIG_CHECK(stream_->flush());
+    vm_.stats.setup_end_ns = vm_.env.clock.now().count();
+    return vm_.status.advance(MigrationStatus::Active);
+}
+
+uint64_t OutgoingSession::threshold() const {
+    const Parameters now = vm_.parameters();
+    const uint64_t bandwidth = now.avail_switchover_bandwidth_bytes_per_s != 0
+                                   ? now.avail_switchover_bandwidth_bytes_per_s
+                                   : rate_.bandwidth();
+    return switchover_threshold(bandwidth, now.downtime_limit_ms);
+}
+
+Result<uint64_t> OutgoingSession::pending() {
+    const auto sum = [this](auto ask) -> Result<uint64_t> {
+        uint64_t total = 0;
+        for (const auto& entry : vm_.registry.entries()) {
+            if (entry->handlers == nullptr) continue;
+            MIG_TRY(const uint64_t bytes, ask(*entry->handlers), "{}", entry->section().idstr);
+            if (__builtin_add_overflow(total, bytes, &total)) total = UINT64_MAX;
+        }
+        return total;
+    };
+    const uint64_t limit = threshold();
+    MIG_TRY(uint64_t total, sum([](SaveVMHandlers& h) -> Result<uint64_t> {
+                return h.state_pending_estimate();
+            }));
+    if (total <= limit) {
+        MIG_TRY(total, sum([](SaveVMHandlers& h) { return h.state_pending_exact(); }));
+    }
+    const uint64_t bandwidth = std::max<uint64_t>(
+        {rate_.bandwidth(), vm_.parameters().avail_switchover_bandwidth_bytes_per_s, 1});
+    if (rate_.bandwidth() != 0) vm_.stats.expected_downtime_ms = total / (bandwidth / 1000 + 1);
+    return total;
+}
+
+bool OutgoingSession::may_switch_over() const {
+    if (!capabilities_.has(Capability::SwitchoverAck)) return true;
+    if (!reader_) return true;
+    if (!system::is_live(vm_.runstate.state())) return true;
+    const std::lock_guard lock(mutex_);
+    return progress_.acked;
+}
+
+Result<> OutgoingSession::iterate() {
+    const util::ScopedSpan span(vm_.env.timeline, "vm", "pre-copy");
+    for (;;) {
+        MIG_CHECK(check_alive());
+        if (mode_ == Mode::Live) {
+            MIG_TRY(const uint64_t left, pending());
+            if (left <= threshold() && may_switch_over()) return {};
+        }
+        const uint64_t before = stream_->position();
+        MIG_CHECK(send_round());
+        const auto now = vm_.env.clock.now();
+        const uint64_t moved = stream_->position() - before;
+        // An empty PART per handler is all that was sent.
+        const bool idle = moved < 64 * vm_.registry.entries().size();
+        if (mode_ == Mode::Snapshot) {
+            if (idle) return {};
+            continue;
+        }
+        const bool full = rate_.window_is_full(now, stream_->position(),
+                                               vm_.parameters().max_bandwidth_bytes_per_s);
+        if (!idle && !full) continue;
+        watch_->expect(PeerWatch::Expect::Nothing);
+        std::unique_lock lock(mutex_);
+        const auto until = idle ? now + RateControl::kWindow / 10 : rate_.window_end();
+        if (!progress_.cancelled && !progress_.rp_end) {
+            vm_.env.clock.wait_until(changed_, lock, until);
+        }
+    }
+}
+
+Result<> OutgoingSession::send_round() {
+    watch_->expect(PeerWatch::Expect::Movement);
+    rate_.begin_round(vm_.env.clock.now(), sink_->writing(), stream_->position());
+    for (const auto& entry : vm_.registry.entries()) {
+        if (entry->handlers == nullptr || !entry->handlers->is_active_iterate()) continue;
+        SaveVMHandlers& handlers = *entry->handlers;
+        MIG_CHECK(save_section(*stream_, *entry, SectionKind::Part,
+                               [&](SaveStream& out) -> Result<> {
+                                   MIG_CHECK(handlers.save_live_iterate(out));
+                                   return {};
+                               }),
+                  "pre-copy");
+        MIG_CHECK(check_alive());
+    }
+    MIG_CHECK(stream_->flush());
+    rate_.end_round(sink_->writing(), stream_->position());
+    publish_progress();
+    return {};
+}
+
+void OutgoingSession::publish_progress() {
+    vm_.stats.transferred_bytes = transferred();
+    vm_.stats.bandwidth_bytes_per_s = rate_.bandwidth();
+    vm_.stats.pages_per_second = rate_.bandwidth() / system::kPageSize;
+}
+
+bool OutgoingSession::round_is_full() const {
+    if (mode_ == Mode::Snapshot) return false;
+    return rate_.round_is_full(vm_.env.clock.now(), stream_->position(),
+                               vm_.parameters().max_bandwidth_bytes_per_s);
+}
+
+Result<> OutgoingSession::stop_vm() {
+    if (mode_ == Mode::Live && reader_) MIG_CHECK(peer_features());
+    const util::ScopedSpan span(vm_.env.timeline, "vm", "stop");
+    watch_->expect(PeerWatch::Expect::Nothing);
+    vm_.stats.pause_begin_ns = vm_.env.clock.now().count();
+    const RunState to = mode_ == Mode::Snapshot ? RunState::SaveVm : RunState::FinishMigrate;
+    auto stopped = std::make_shared<Answer>();
+    vm_.loop.post([this, to, stopped] {
+        former_state_ = vm_.runstate.state();
+        vm_.global_state.store(former_state_);
+        vm_.runstate.stop(to, [stopped](Result<> result) { stopped->give(std::move(result)); });
+    });
+    // Cancelling does not end this wait: whatever the devices do must be known before it can be
+    // undone.
+    MIG_CHECK(stopped->wait(vm_.env.clock, kKeepAlivePeriod, [this] { keep_alive(); }),
+              "stopping the VM");
+    vm_state_ = Vm::Stopped;
+    return check_alive();
+}
+
+Result<> OutgoingSession::wait_for_continue() {
+    if (capabilities_.has(Capability::PauseBeforeSwitchover)) {
+        const util::ScopedSpan span(vm_.env.timeline, "vm", "pre-switchover");
+        MIG_CHECK(vm_.status.advance(MigrationStatus::PreSwitchover));
+        MIG_CHECK(wait_for([this] { return progress_.continued; }, PeerWatch::Expect::Nothing));
+    }
+    return vm_.status.advance(MigrationStatus::Device);
+}
+
+Result<> OutgoingSession::complete() {
+    const util::ScopedSpan span(vm_.env.timeline, "vm", "save");
+    if (mode_ == Mode::Snapshot) MIG_CHECK(vm_.status.advance(MigrationStatus::Device));
+    watch_->expect(PeerWatch::Expect::Movement);
+    const uint64_t begin = stream_->position();
+    save_command(*stream_, Command::SwitchoverStart);
+    for (const auto& entry : vm_.registry.entries()) {
+        if (entry->handlers == nullptr) continue;
+        SaveVMHandlers& handlers = *entry->handlers;
+        MIG_CHECK(save_section(
+                      *stream_, *entry, SectionKind::End,
+                      [&](SaveStream& out) { return handlers.save_live_complete_precopy(out); }),
+                  "switchover");
+        MIG_CHECK(check_alive());
+    }
+    MIG_CHECK(save_one_shot_states(*stream_, vm_.registry, vm_.identity), "switchover");
+    MIG_CHECK(stream_->flush());
+    vm_.stats.downtime_bytes = stream_->position() - begin;
+    publish_progress();
+    return {};
+}
+
+Result<> OutgoingSession::hand_over() {
+    if (!reader_) {
+        MIG_CHECK(channel_->finish_writing());
+        // From here on the bytes are all there is to know; a later cancel came too late.
+        const std::lock_guard lock(mutex_);
+        if (progress_.cancelled) return cancelled();
+        progress_.handed_over = mode_ == Mode::Live;
+        return {};
+    }
+    MIG_TRY(const PeerFeatures features, peer_features());
+    if (!features.handover) {
+        const util::ScopedSpan span(vm_.env.timeline, "vm", "confirm");
+        return await_shut(make_error(ErrorKind::PeerClosed,
+                                     "the destination closed the stream before it confirmed"));
+    }
+    {
+        const util::ScopedSpan span(vm_.env.timeline, "vm", "wait-ready");
+        MIG_CHECK(wait_for([this] { return progress_.ready; }, PeerWatch::Expect::Bytes),
+                  "waiting for the destination to validate");
+    }
+    MIG_CHECK(send_go());
+    const util::ScopedSpan span(vm_.env.timeline, "vm", "confirm");
+    return await_shut(make_error(
+        ErrorKind::PeerClosed,
+        "the VM was handed over, but the destination was lost before it confirmed. The VM is "
+        "stopped here: if it does not run at the destination, resume it here with 'cont'; if it "
+        "does, quit this process"));
+}
+
+// The point of no return: whoever sets handed_over first under the lock, cancel or this, wins.
+Result<> OutgoingSession::send_go() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (progress_.cancelled) return cancelled();
+        progress_.handed_over = true;
+        progress_.go_sent = true;
+    }
+    trace::migration_handover(vm_.env.trace, "GO");
+    save_command(*stream_, Command::Go);
+    // A failing write leaves open whether the peer has it: await_shut() tells.
+    if (auto sent = stream_->flush(); !sent) {
+        trace::migration_handover(vm_.env.trace, sent.error().message());
+    }
+    return {};
+}
+
+Result<> OutgoingSession::await_shut(Error lost) {
+    watch_->expect(PeerWatch::Expect::Bytes);
+    std::unique_lock lock(mutex_);
+    progress_.all_sent = true;
+    while (!progress_.shut && !progress_.rp_end && (!progress_.cancelled || progress_.handed_over)) {
+        changed_.wait(lock);
+    }
+    watch_->expect(PeerWatch::Expect::Nothing);
+    if (progress_.shut && *progress_.shut == 0) return {};
+    if (progress_.shut) {
+        std::string why = progress_.peer_reason.value_or("no reason given");
+        if (progress_.go_sent) {
+            return make_error(ErrorKind::PeerFailed,
+                              "the VM was handed over, but the destination could not start it: {}. "
+                              "It is stopped on both sides: resume one of them with 'cont'",
+                              why);
+        }
+        return make_error(ErrorKind::PeerFailed, "the destination failed: {}", why);
+    }
+    if (!progress_.rp_end) return cancelled();
+    if (!*progress_.rp_end) lost.attach_in_place(progress_.rp_end->error());
+    return lost;
+}
+
+Result<> OutgoingSession::take_back() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (progress_.handed_over) {
+            // Not ours any more, whatever became of it.
+            return await_on_loop(vm_.loop, [this](system::Done done) {
+                done(vm_.runstate.set_state(RunState::PostMigrate));
+            });
+        }
+    }
+    const bool tell = [this] {
+        const std::lock_guard lock(mutex_);
+        return progress_.ready && !progress_.rp_end;
+    }();
+    if (tell) {
+        // The destination holds a complete VM; in words, so that it need not wonder.
+        save_command(*stream_, Command::Abort);
+        if (auto sent = stream_->flush(); !sent) {
+            trace::migration_handover(vm_.env.trace, sent.error().message());
+        }
+    }
+    if (vm_state_ == Vm::Untouched) return {};
+    const util::ScopedSpan span(vm_.env.timeline, "vm", "take-back");
+    vm_state_ = Vm::Untouched;
+    return await_on_loop(vm_.loop, [this](system::Done done) {
+        if (vm_.runstate.user_stopped_meanwhile()) former_state_ = RunState::Paused;
+        if (!system::is_live(former_state_)) return done(vm_.runstate.set_state(former_state_));
+        vm_.runstate.start([this, done = std::move(done)](Result<> started) mutable {
+            if (!started) {
+                // Stopped, but not lost: `cont` tries again.
+                if (auto paused = vm_.runstate.set_state(RunState::Paused); !paused) {
+                    started.error().attach_in_place(std::move(paused).error());
+                }
+                return done(std::move(started).error().context("resuming the VM"));
+            }
+            done({});
+        });
+    });
+}
+
+// --- waiting
+
+Result<> OutgoingSession::check_alive() {
+    const std::lock_guard lock(mutex_);
+    if (progress_.cancelled && !progress_.handed_over) return cancelled();
+    if (!progress_.rp_end) return {};
+    if (progress_.peer_reason) {
+        return make_error(ErrorKind::PeerFailed, "the destination failed: {}",
+                          *progress_.peer_reason);
+    }
+    if (progress_.shut) {
+        return *progress_.shut == 0
+                   ? make_error(ErrorKind::Protocol, "the destination said it was done too early")
+                   : make_error(ErrorKind::PeerFailed, "the destination failed, without a reason");
+    }
+    if (*progress_.rp_end) return make_error(ErrorKind::Internal, "return path ended");
+    return progress_.rp_end->error();
+}
+
+Result<> OutgoingSession::wait_for(const std::function<bool()>& ready, PeerWatch::Expect expect) {
+    watch_->expect(expect);
+    std::unique_lock lock(mutex_);
+    while (!ready()) {
+        if (progress_.cancelled || progress_.rp_end) {
+            lock.unlock();
+            return check_alive();
+        }
+        const auto deadline = vm_.env.clock.now() + kKeepAlivePeriod;
+        vm_.env.clock.wait_until(changed_, lock, deadline);
+        lock.unlock();
+        keep_alive();
+        lock.lock();
+    }
+    return {};
+}
+
+void OutgoingSession::keep_alive() {
+    const auto now = vm_.env.clock.now();
+    if (!reader_ || now - last_keep_alive_ < kKeepAlivePeriod) return;
+    last_keep_alive_ = now;
+    {
+        const std::lock_guard lock(mutex_);
+        if (progress_.cancelled || progress_.rp_end) return;
+    }
+    std::array<std::byte, 4> raw{};
+    util::store_be32(raw.data(), kKeepAlivePing);
+    save_command(*stream_, Command::Ping, raw);
+    // An error stays in the stream; the next phase's flush returns it.
+    if (auto sent = stream_->flush(); !sent) {
+        trace::migration_keep_alive_failed(vm_.env.trace, sent.error().message());
+    }
+}
+
+Result<PeerFeatures> OutgoingSession::peer_features() {
+    if (!reader_) return PeerFeatures{};
+    // Bytes: it has been asked at the beginning of the stream, and our own PINGs are movement, too.
+    MIG_CHECK(wait_for([this] { return progress_.features.has_value(); },
+                       PeerWatch::Expect::Bytes),
+              "waiting for the destination's answer to the hello");
+    const std::lock_guard lock(mutex_);
+    return *progress_.features;
+}
+
+// --- return path, reader's thread
+
+void OutgoingSession::rp_pong(uint32_t value) {
+    const auto features = features_in_pong(value);
+    if (!features) return;
+    const std::lock_guard lock(mutex_);
+    if (!progress_.features) {
+        // Only what was offered can have been agreed on.
+        progress_.features =
+            PeerFeatures{.handover = features->handover && kOurFeatures.handover,
+                         .heartbeat = features->heartbeat && kOurFeatures.heartbeat,
+                         .discard = features->discard && kOurFeatures.discard,
+                         .reason = features->reason && kOurFeatures.reason};
+    }
+    changed_.notify_all();
+}
+
+void OutgoingSession::rp_switchover_ack() {
+    const std::lock_guard lock(mutex_);
+    progress_.acked = true;
+    changed_.notify_all();
+}
+
+void OutgoingSession::rp_ready() {
+    const std::lock_guard lock(mutex_);
+    progress_.ready = true;
+    changed_.notify_all();
+}
+
+void OutgoingSession::rp_failure(uint32_t code, std::string reason) {
+    trace::migration_peer_failure(vm_.env.trace, code, reason);
+    const std::lock_guard lock(mutex_);
+    if (!progress_.peer_reason) progress_.peer_reason = std::move(reason);
+}
+
+void OutgoingSession::rp_shut(uint32_t status) {
+    const std::lock_guard lock(mutex_);
+    progress_.shut = status;
+    // A destination that needs no GO runs the VM now, even if a cancel is on its way.
+    if (status == 0 && progress_.all_sent) progress_.handed_over = true;
+}
+
+void OutgoingSession::rp_ended(Result<> how) {
+    std::unique_lock lock(mutex_);
+    const bool expected = how && progress_.shut && *progress_.shut == 0;
+    progress_.rp_end = std::move(how);
+    changed_.notify_all();
+    lock.unlock();
+    if (!expected) {
+        // Whoever is blocked in a write to this peer need not wait for its socket to fill up.
+        auto alive = check_alive();
+        channel_->shutdown(alive ? make_error(ErrorKind::PeerClosed, "the destination has gone")
+                                 : std::move(alive).error());
+    }
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// migrate and its kin. What may happen when is decided by migration::Migration; here arguments
+// become calls and outcomes become replies.
+#include "monitor/commands.h"
+#include "monitor/migration-json.h"
+#include "util/try.h"
+
+namespace ferry::monitor {
+
+using migration::ExitOnError;
+using migration::MigrationStatus;
+
+namespace {
+
+constexpr auto kOptional = Presence::Optional;
+
+bool is_status(std::string_view name) {
+    return migration::status_from_name(name).has_value();
+}
+
+// Status events come from the loop's queue; the reply to what caused them stands behind them.
+void finish_after_events(VmControl& vm, Reply reply, Result<> result) {
+    vm.loop().post([reply = std::move(reply), result = std::move(result)]() mutable {
+        std::move(reply).finish(result);
+    });
+}
+
+void migrate(VmControl& vm, const Invocation& call, Reply reply) {
+    auto address = address_from_arguments(call.arguments);
+    if (!address) return std::move(reply).fail(address.error());
+    if (bool_or(call.arguments, "resume", false)) {
+        // Only a paused postcopy can be resumed, and there is no postcopy.
+        return std::move(reply).fail(
+            make_error(ErrorKind::InvalidState, "Cannot resume if there is no paused migration"));
+    }
+    if (!migration::opens_at_once(*address)) {
+        // Must not wait for the connection: its failure shows in query-migrate.
+        auto started = vm.migration().migrate(*address, call.fds, nullptr);
+        return finish_after_events(vm, std::move(reply), std::move(started));
+    }
+    // Either the refusal or the opening answers, never both.
+    auto shared = std::make_shared<Reply>(std::move(reply));
+    auto started = vm.migration().migrate(*address, call.fds, [&vm, shared](Result<> opened) {
+        finish_after_events(vm, std::move(*shared), std::move(opened));
+    });
+    if (!started) std::move(*shared).fail(started.error());
+}
+
+void migrate_incoming(VmControl& vm, const Invocation& call, Reply reply) {
+    auto address = address_from_arguments(call.arguments);
+    if (!address) return std::move(reply).fail(address.error());
+    const ExitOnError exit =
+        bool_or(call.arguments, "exit-on-error", true) ? ExitOnError::Yes : ExitOnError::No;
+    finish_after_events(vm, std::move(reply),
+                        vm.migration().migrate_incoming(*address, call.fds, exit));
+}
+
+void migrate_continue(VmControl& vm, const Invocation& call, Reply reply) {
+    auto state = migration::status_from_name(call.arguments["state"].get<std::string>());
+    if (!state) return std::move(reply).fail(state.error());
+    finish_after_events(vm, std::move(reply), vm.migration().migrate_continue(*state));
+}
+
+Json query_migrate(VmControl& vm) {
+    const util::Env& env = vm.env();
+    return to_json({.info = vm.migration().query(),
+                    .blocked_reasons = vm.migration().blockers().reasons(),
+                    .vfio_devices = vm.vfio_devices(),
+                    .pending_calls = env.activity.snapshot(),
+                    .now = env.activity.now(),
+                    .timeline = env.timeline.snapshot()});
+}
+
+}  // namespace
+
+void add_migration_commands(CommandTable& table, VmControl& vm) {
+    std::vector<Member> outgoing = address_schema();
+    outgoing.push_back({"resume", {JsonType::Bool}, kOptional});
+    outgoing.push_back({"detach", {JsonType::Bool}, kOptional});  // as ever: ignored
+    table.add({"migrate", std::move(outgoing), [&vm](const Invocation& call, Reply reply) {
+                   migrate(vm, call, std::move(reply));
+               }});
+    std::vector<Member> incoming = address_schema();
+    incoming.push_back({"exit-on-error", {JsonType::Bool}, kOptional});
+    table.add({"migrate-incoming", std::move(incoming), [&vm](const Invocation& call, Reply reply) {
+                   migrate_incoming(vm, call, std::move(reply));
+               }});
+    table.add({"migrate_cancel",
+               {},
+               [&vm](const Invocation&, Reply reply) {
+                   vm.migration().migrate_cancel();
+                   finish_after_events(vm, std::move(reply), {});
+               },
+               Timing::WhenRead});
+    table.add({"migrate-continue",
+               {{"state", Schema::enumeration(is_status)}},
+               [&vm](const Invocation& call, Reply reply) {
+                   migrate_continue(vm, call, std::move(reply));
+               }});
+    table.add({"query-migrate", {}, [&vm](const Invocation&, Reply reply) {
+                   std::move(reply).ok(query_migrate(vm));
+               }});
+}
+
+}  // namespace ferry::monitor

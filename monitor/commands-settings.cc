@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Capabilities and parameters of migrations.
+#include "monitor/commands.h"
+#include "monitor/settings.h"
+#include "util/try.h"
+
+namespace ferry::monitor {
+
+using migration::Capability;
+
+namespace {
+
+bool is_capability(std::string_view name) {
+    return migration::capability_from_name(name).has_value();
+}
+
+Json capabilities_json(const migration::Capabilities& capabilities) {
+    Json list = Json::array();
+    for (size_t i = 0; i < migration::kCapabilityCount; ++i) {
+        const auto capability = static_cast<Capability>(i);
+        list.push_back({{"capability", migration::to_string(capability)},
+                        {"state", capabilities.has(capability)}});
+    }
+    return list;
+}
+
+Result<> set_capabilities(VmControl& vm, const Json& wanted) {
+    std::vector<std::pair<Capability, bool>> changes;
+    for (const Json& entry : wanted) {
+        MIG_TRY(const Capability capability,
+                migration::capability_from_name(entry["capability"].get<std::string>()));
+        changes.emplace_back(capability, entry["state"].get<bool>());
+    }
+    return vm.migration().set_capabilities(changes);
+}
+
+Result<> set_parameters(VmControl& vm, const Json& arguments) {
+    MIG_TRY(const auto parameters, change_parameters(vm.migration().parameters(), arguments));
+    return vm.migration().set_parameters(parameters);
+}
+
+}  // namespace
+
+void add_setting_commands(CommandTable& table, VmControl& vm) {
+    const Schema entry = Schema::object(
+        {{"capability", Schema::enumeration(is_capability)}, {"state", {JsonType::Bool}}});
+    table.add({"migrate-set-capabilities",
+               {{"capabilities", Schema::array_of(entry)}},
+               [&vm](const Invocation& call, Reply reply) {
+                   std::move(reply).finish(set_capabilities(vm, call.arguments["capabilities"]));
+               }});
+    table.add({"query-migrate-capabilities", {}, [&vm](const Invocation&, Reply reply) {
+                   std::move(reply).ok(capabilities_json(vm.migration().capabilities()));
+               }});
+    table.add(
+        {"migrate-set-parameters", parameter_schema(), [&vm](const Invocation& call, Reply reply) {
+             std::move(reply).finish(set_parameters(vm, call.arguments));
+         }});
+    table.add({"query-migrate-parameters", {}, [&vm](const Invocation&, Reply reply) {
+                   std::move(reply).ok(parameters_to_json(vm.migration().parameters()));
+               }});
+}
+
+}  // namespace ferry::monitor

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include <array>
+
+#include "monitor/migration-json.h"
+#include "util/try.h"
+
+namespace ferry::monitor {
+
+using migration::MigrationAddress;
+
+namespace {
+
+bool is_channel_type(std::string_view name) {
+    return name == "main" || name == "cpr";
+}
+bool is_transport(std::string_view name) {
+    return name == "socket" || name == "exec" || name == "file" || name == "rdma";
+}
+bool is_socket_type(std::string_view name) {
+    return name == "inet" || name == "unix" || name == "vsock" || name == "fd";
+}
+
+std::vector<Member> channel_schema() {
+    return {{"channel-type", Schema::enumeration(is_channel_type)}, {"addr", {JsonType::Object}}};
+}
+
+constexpr auto kOptional = Presence::Optional;
+
+// An option that would change what is connected, but cannot here.
+Result<> refuse_when_on(const Json& address, const char* name) {
+    if (bool_or(address, name, false)) {
+        return make_error(ErrorKind::Unsupported, "Parameter '{}' is not supported", name);
+    }
+    return {};
+}
+
+// Checks the members of `address` against those common to all and the given ones.
+Result<> check_variant(const Json& address, const std::string& path, std::vector<Member> members) {
+    members.insert(members.begin(), {"transport", Schema::enumeration(is_transport)});
+    return check_members(members, address, path);
+}
+
+Result<MigrationAddress> inet_address(const Json& address, const std::string& path) {
+    MIG_CHECK(check_variant(address, path,
+                            {{"type", Schema::enumeration(is_socket_type)},
+                             {"host", {JsonType::String}},
+                             {"port", {JsonType::String}},
+                             {"numeric", {JsonType::Bool}, kOptional},
+                             {"to", {JsonType::Uint16}, kOptional},
+                             {"ipv4", {JsonType::Bool}, kOptional},
+                             {"ipv6", {JsonType::Bool}, kOptional},
+                             {"keep-alive", {JsonType::Bool}, kOptional},
+                             {"mptcp", {JsonType::Bool}, kOptional}}));
+    MIG_CHECK(refuse_when_on(address, "mptcp"));
+    using Family = migration::TcpAddress::Family;
+    // One that is named excludes the other, unless that is named, too; "off" asks for the other.
+    const bool ipv4 = bool_or(address, "ipv4", !bool_or(address, "ipv6", false));
+    const bool ipv6 = bool_or(address, "ipv6", !bool_or(address, "ipv4", false));
+    if (!ipv4 && !ipv6) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "Cannot disable IPv4 and IPv6 at the same time");
+    }
+    const Family family = ipv4 && ipv6 ? Family::Any : ipv4 ? Family::Ipv4 : Family::Ipv6;
+    migration::TcpAddress tcp{address["host"].get<std::string>(),
+                              address["port"].get<std::string>(), family};
+    if (address.contains("to")) tcp.last_port = address["to"].get<uint16_t>();
+    tcp.keep_alive = bool_or(address, "keep-alive", false);
+    return tcp;
+}
+
+Result<MigrationAddress> socket_address(const Json& address, const std::string& path) {
+    const Member type{"type", Schema::enumeration(is_socket_type)};
+    const auto given = address.find("type");
+    if (given == address.end() || !given->is_string() ||
+        !is_socket_type(given->get_ref<const std::string&>())) {
+        return check_variant(address, path, {type}).error();
+    }
+    const std::string& name = given->get_ref<const std::string&>();
+    if (name == "inet") return inet_address(address, path);
+    if (name == "unix") {
+        MIG_CHECK(check_variant(address, path,
+                                {type,
+                                 {"path", {JsonType::String}},
+                                 {"abstract", {JsonType::Bool}, kOptional},
+                                 {"tight", {JsonType::Bool}, kOptional}}));
+        MIG_CHECK(refuse_when_on(address, "abstract"));
+        return migration::UnixAddress{address["path"].get<std::string>()};
+    }
+    if (name == "fd") {
+        MIG_CHECK(check_variant(address, path, {type, {"str", {JsonType::String}}}));
+        return migration::FdAddress{address["str"].get<std::string>()};
+    }
+    return make_error(ErrorKind::Unsupported, "Migration over vsock is not supported");
+}
+
+Result<MigrationAddress> address_from_object(const Json& address, const std::string& path) {
+    const auto given = address.find("transport");
+    if (given == address.end() || !given->is_string() ||
+        !is_transport(given->get_ref<const std::string&>())) {
+        return check_variant(address, path, {}).error();
+    }
+    const std::string& transport = given->get_ref<const std::string&>();
+    if (transport == "socket") return socket_address(address, path);
+    if (transport == "exec") {
+        MIG_CHECK(check_variant(address, path, {{"args", Schema::array_of({JsonType::String})}}));
+        if (address["args"].empty()) {
+            return make_error(ErrorKind::InvalidArgument, "Parameter '{}.args' must not be empty",
+                              path);
+        }
+        return migration::ExecAddress{address["args"].get<std::vector<std::string>>()};
+    }
+    if (transport == "file") {
+        MIG_CHECK(check_variant(
+            address, path, {{"filename", {JsonType::String}}, {"offset", {JsonType::Uint64}}}));
+        return migration::FileAddress{address["filename"].get<std::string>(),
+                                      to_uint64(address["offset"])};
+    }
+    return make_error(ErrorKind::Unsupported, "Migration over RDMA is not supported");
+}
+
+Result<MigrationAddress> address_from_channels(const Json& channels) {
+    std::array<const Json*, 2> by_type{};  // main, cpr
+    size_t main_index = 0;
+    for (size_t i = 0; i < channels.size(); ++i) {
+        const std::string type = channels[i]["channel-type"].get<std::string>();
+        const Json*& place = by_type[type == "main" ? 0 : 1];
+        if (place != nullptr) {
+            return make_error(ErrorKind::InvalidArgument, "Channel list has more than one {} entry",
+                              type);
+        }
+        place = &channels[i];
+        if (type == "main") main_index = i;
+    }
+    if (by_type[0] == nullptr) {
+        return make_error(ErrorKind::InvalidArgument, "Channel list has no main entry");
+    }
+    if (by_type[1] != nullptr) {
+        return make_error(ErrorKind::Unsupported, "A cpr channel is not supported");
+    }
+    return address_from_object((*by_type[0])["addr"], fmt::format("channels[{}].addr", main_index));
+}
+
+}  // namespace
+
+std::vector<Member> address_schema() {
+    return {{"uri", {JsonType::String}, kOptional},
+            {"channels", Schema::array_of(Schema::object(channel_schema())), kOptional}};
+}
+
+Result<MigrationAddress> address_from_arguments(const Json& arguments) {
+    const bool has_uri = arguments.contains("uri");
+    const bool has_channels = arguments.contains("channels") && !arguments["channels"].empty();
+    if (has_uri == has_channels) {
+        return make_error(ErrorKind::InvalidArgument, "need either 'uri' or 'channels' argument");
+    }
+    if (has_channels) return address_from_channels(arguments["channels"]);
+    return migration::parse_migration_uri(arguments["uri"].get<std::string>());
+}
+
+}  // namespace ferry::monitor

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the arguments of a command must look like. Checked in one place, before the command runs;
+// the texts are the ones QMP clients know.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "monitor/json.h"
+#include "util/result.h"
+
+namespace ferry::monitor {
+
+enum class JsonType : uint8_t {
+    Any,
+    String,
+    StringOrNull,
+    Bool,
+    Integer,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Enum,
+    Object,
+    Array,
+};
+
+enum class Presence : uint8_t { Required, Optional };
+
+struct Member;
+
+// The shape of one value. Uint64 takes negative numbers as two's complement, as QMP always did.
+struct Schema {
+    JsonType type = JsonType::Any;
+    bool (*accepts)(std::string_view name) = nullptr;  // Enum
+    std::vector<Member> members = {};  // Object; without any: the command looks into it itself
+    std::vector<Schema> element = {};  // Array: exactly one
+
+    static Schema enumeration(bool (*accepts)(std::string_view)) {
+        return {JsonType::Enum, accepts};
+    }
+    static Schema object(std::vector<Member> members);
+    static Schema array_of(Schema element);
+};
+
+struct Member {
+    std::string name;
+    Schema schema;
+    Presence presence = Presence::Required;
+};
+
+// First what is wrong with the members in their order, then members that nobody asked for. `path`
+// stands before the names of nested members ("capabilities[0]"), empty at the top.
+Result<> check_members(const std::vector<Member>& members, const Json& object,
+                       const std::string& path);
+
+// For values that passed the check.
+uint64_t to_uint64(const Json& value);
+std::string string_or(const Json& arguments, const char* name, std::string fallback);
+bool bool_or(const Json& arguments, const char* name, bool fallback);
+
+}  // namespace ferry::monitor

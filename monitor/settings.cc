@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "monitor/settings.h"
+
+#include <algorithm>
+#include <array>
+
+#include "util/try.h"
+
+namespace ferry::monitor {
+
+namespace {
+
+constexpr uint64_t kMiB = 1024 * 1024;
+
+using F = HmpForm;
+using T = JsonType;
+// Defaults are QEMU's; where migration::parameter_table() has the name, its value is shown.
+constexpr std::array kShapes = {
+    ParameterShape{"announce-initial", T::Uint64, F::Number, uint64_t{50}, " ms"},
+    ParameterShape{"announce-max", T::Uint64, F::Number, uint64_t{550}, " ms"},
+    ParameterShape{"announce-rounds", T::Uint64, F::Number, uint64_t{5}, ""},
+    ParameterShape{"announce-step", T::Uint64, F::Number, uint64_t{100}, " ms"},
+    ParameterShape{"throttle-trigger-threshold", T::Uint8, F::Number, uint64_t{50}, ""},
+    ParameterShape{"cpu-throttle-initial", T::Uint8, F::Number, uint64_t{20}, ""},
+    ParameterShape{"cpu-throttle-increment", T::Uint8, F::Number, uint64_t{10}, ""},
+    ParameterShape{"cpu-throttle-tailslow", T::Bool, F::OnOff, false, ""},
+    ParameterShape{"max-cpu-throttle", T::Uint8, F::Number, uint64_t{99}, ""},
+    ParameterShape{"tls-creds", T::StringOrNull, F::Quoted, "", ""},
+    ParameterShape{"tls-hostname", T::StringOrNull, F::Quoted, "", ""},
+    ParameterShape{"max-bandwidth", T::Uint64, F::Mebibytes, 128 * kMiB, " bytes/second"},
+    ParameterShape{"avail-switchover-bandwidth", T::Uint64, F::Mebibytes, uint64_t{0},
+                   " bytes/second"},
+    ParameterShape{"downtime-limit", T::Uint64, F::Number, uint64_t{300}, " ms"},
+    ParameterShape{"x-checkpoint-delay", T::Uint32, F::Number, uint64_t{20000}, " ms"},
+    ParameterShape{"multifd-channels", T::Uint8, F::Number, uint64_t{2}, ""},
+    ParameterShape{"multifd-compression", T::Enum, F::Text, "none", ""},
+    ParameterShape{"zero-page-detection", T::Enum, F::Text, "multifd", ""},
+    ParameterShape{"xbzrle-cache-size", T::Uint64, F::Bytes, 64 * kMiB, " bytes"},
+    ParameterShape{"max-postcopy-bandwidth", T::Uint64, F::Bytes, uint64_t{0}, ""},
+    ParameterShape{"tls-authz", T::StringOrNull, F::Quoted, "", ""},
+    ParameterShape{"x-vcpu-dirty-limit-period", T::Uint64, F::Number, uint64_t{1000}, " ms"},
+    ParameterShape{"vcpu-dirty-limit", T::Uint64, F::Number, uint64_t{1}, " MB/s"},
+    ParameterShape{"mode", T::Enum, F::Text, "normal", ""},
+    ParameterShape{"direct-io", T::Bool, F::OnOff, false, ""},
+    ParameterShape{"multifd-zlib-level", T::Uint8, F::Hidden, uint64_t{1}, ""},
+    ParameterShape{"multifd-qatzip-level", T::Uint8, F::Hidden, uint64_t{1}, ""},
+    ParameterShape{"multifd-zstd-level", T::Uint8, F::Hidden, uint64_t{1}, ""},
+    ParameterShape{"x-peer-timeout", T::Uint64, F::Number, uint64_t{60'000}, " ms"},
+};
+
+bool is_compression(std::string_view name) {
+    return name == "none";
+}
+bool is_zero_page_detection(std::string_view name) {
+    return name == "none" || name == "legacy" || name == "multifd";
+}
+bool is_mode(std::string_view name) {
+    return name == "normal" || name == "cpr-reboot" || name == "cpr-transfer";
+}
+
+Schema schema_of(const ParameterShape& shape) {
+    if (shape.type != JsonType::Enum) return {shape.type};
+    if (shape.name == "multifd-compression") return Schema::enumeration(is_compression);
+    if (shape.name == "zero-page-detection") return Schema::enumeration(is_zero_page_detection);
+    return Schema::enumeration(is_mode);
+}
+
+Json default_of(const ParameterShape& shape) {
+    return std::visit([](const auto& value) { return Json(value); }, shape.default_value);
+}
+
+bool is_default(const ParameterShape& shape, const Json& value) {
+    return value.is_null() ? default_of(shape) == "" : default_of(shape) == value;
+}
+
+const migration::ParameterInfo* find_core(std::string_view name) {
+    const auto table = migration::parameter_table();
+    const auto found = std::ranges::find(table, name, &migration::ParameterInfo::name);
+    return found == table.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+std::span<const ParameterShape> parameter_shapes() {
+    return kShapes;
+}
+
+const ParameterShape* find_parameter(std::string_view name) {
+    const auto found = std::ranges::find(kShapes, name, &ParameterShape::name);
+    return found == kShapes.end() ? nullptr : &*found;
+}
+
+std::vector<Member> parameter_schema() {
+    std::vector<Member> members;
+    for (const ParameterShape& shape : kShapes) {
+        members.push_back({std::string(shape.name), schema_of(shape), Presence::Optional});
+    }
+    return members;
+}
+
+Json parameters_to_json(const migration::Parameters& parameters) {
+    Json out = Json::object();
+    for (const ParameterShape& shape : kShapes) {
+        const migration::ParameterInfo* core = find_core(shape.name);
+        out[std::string(shape.name)] =
+            core != nullptr ? Json(parameters.*(core->value)) : default_of(shape);
+    }
+    return out;
+}
+
+Result<migration::Parameters> change_parameters(migration::Parameters parameters,
+                                                const Json& arguments) {
+    for (const auto& entry : arguments.items()) {
+        if (find_core(entry.key()) != nullptr) {
+            MIG_CHECK(migration::set_parameter(parameters, entry.key(), to_uint64(entry.value())));
+            continue;
+        }
+        const ParameterShape* shape = find_parameter(entry.key());
+        if (shape != nullptr && !is_default(*shape, entry.value())) {
+            return make_error(ErrorKind::Unsupported,
+                              "Parameter '{}' is not supported: it can only be {}", entry.key(),
+                              to_text(default_of(*shape)));
+        }
+    }
+    return parameters;
+}
+
+}  // namespace ferry::monitor

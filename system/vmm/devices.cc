@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "system/vmm/devices.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "hw/test-device.h"
+#include "hw/vfio/device-io-faulty.h"
+#include "hw/vfio/device-io-observed.h"
+#include "hw/vfio/device-io-soft.h"
+#include "hw/vfio/pci.h"
+#include "util/try.h"
+
+namespace ferry::vmm {
+
+namespace {
+
+constexpr std::string_view kKernelDevice = "vfio-pci";
+constexpr std::string_view kSoftDevice = "vfio-pci-soft";
+constexpr uint8_t kFirstAutoSlot = 1;  // the host bridge has slot 0
+
+constexpr std::string_view kCommonHelp =
+    "  id=<string>            for device_del, events and messages\n"
+    "  addr=<slot>[.<fn>]     hexadecimal; default: the first free slot\n"
+    "  enable-migration=<on/off/auto>\n"
+    "                         on: refuse a device that can't migrate; default auto\n"
+    "  x-pre-copy-dirty-page-tracking=<on/off>\n"
+    "                         off: all RAM goes again in the last pass; default on\n"
+    "  x-device-dirty-page-tracking=<on/off>\n"
+    "                         off: do not ask the device what it wrote; default on\n"
+    "  migration-events=<bool>  VFIO_MIGRATION events; default off\n"
+    "  x-skip-vsc-check=<bool>\n"
+    "                         off: vendor capabilities must be equal; default on\n";
+constexpr std::string_view kKernelHelp =
+    "  host=<string>          PCI address on the host, [DOMAIN:]BUS:SLOT.FN; or\n"
+    "  sysfsdev=<string>      the device's folder below /sys\n"
+    "  x-fault=<script>       calls of the driver that fail or are held, for tests\n";
+
+Result<vfio::OnOffAuto> take_on_off_auto(SubOptions& properties, std::string_view key,
+                                         vfio::OnOffAuto fallback) {
+    const auto text = properties.take(key);
+    if (!text) return fallback;
+    if (*text == "auto") return vfio::OnOffAuto::Auto;
+    MIG_TRY(const bool on, parse_bool(*text), "{}: {}", properties.context(), key);
+    return on ? vfio::OnOffAuto::On : vfio::OnOffAuto::Off;
+}
+
+Result<vfio::VfioProperties> take_vfio_properties(SubOptions& from) {
+    vfio::VfioProperties to;
+    MIG_TRY(to.enable_migration, take_on_off_auto(from, "enable-migration", to.enable_migration));
+    MIG_TRY(
+        to.pre_copy_dirty_page_tracking,
+        take_on_off_auto(from, "x-pre-copy-dirty-page-tracking", to.pre_copy_dirty_page_tracking));
+    MIG_TRY(to.device_dirty_page_tracking,
+            take_on_off_auto(from, "x-device-dirty-page-tracking", to.device_dirty_page_tracking));
+    MIG_TRY(const auto events, from.take_switch("migration-events"));
+    if (events != Switch::Unset) to.migration_events = events == Switch::On;
+    for (const std::string_view key : {"x-skip-vsc-check", "skip-vsc-check"}) {
+        MIG_TRY(const auto skip, from.take_switch(key));
+        if (skip != Switch::Unset) to.skip_vsc_check = skip == Switch::On;
+    }
+    return to;
+}
+
+// Calls `done` on the loop thread once `count` parts have reported, with the first error.
+class Gathering {
+ public:
+    Gathering(system::MainLoop& loop, size_t count, system::Done done)
+        : loop_(loop), outstanding_(count), done_(std::move(done)) {}
+
+    void part_done(Result<> part) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (!part && !error_) error_ = std::move(part).error();
+            if (--outstanding_ > 0) return;
+        }
+        Result<> whole = error_ ? Result<>(std::move(*error_)) : Result<>();
+        loop_.post([done = std::move(done_), whole = std::move(whole)]() mutable {
+            done(std::move(whole));
+        });
+    }
+
+ private:
+    system::MainLoop& loop_;
+    std::mutex mutex_;
+    size_t outstanding_;          // mutex_
+    std::optional<Error> error_;  // mutex_
+    system::Done done_;
+};
+
+Error unknown_type(std::string_view driver) {
+    return make_error(ErrorKind::Unsupported,
+                      "-device {}: not a valid device model name (see -device help)", driver);
+}
+
+}  // namespace
+
+Result<> check_device_type(std::string_view driver) {
+    if (driver == kKernelDevice || driver == kSoftDevice) return {};
+    return unknown_type(driver);
+}
+
+Result<std::string> device_help(std::string_view driver) {
+    if (driver == "help") {
+        return fmt::format(
+            "name \"{}\", bus PCI, desc \"VFIO device of the host\"\n"
+            "name \"{}\", bus PCI, desc \"software device that migrates\"\n",
+            kKernelDevice, kSoftDevice);
+    }
+    MIG_CHECK(check_device_type(driver));
+    std::string text = fmt::format("{} options:\n", driver);
+    if (driver == kKernelDevice) text += kKernelHelp;
+    text += kCommonHelp;
+    if (driver == kSoftDevice) {
+        for (const auto& property : hw::TestDeviceConfig::property_help()) {
+            text +=
+                fmt::format("  {:<22} {}\n", fmt::format("{}=<{}>", property.name, property.value),
+                            property.help);
+        }
+    }
+    return text;
+}
+
+struct Devices::Device {
+    std::string id;
+    hw::TestDevice* model = nullptr;             // soft devices; belongs to `pci`
+    std::shared_ptr<vfio::FaultControl> faults;  // null: nothing stands in between
+    std::unique_ptr<vfio::VfioPciDevice> pci;
+
+    // Its destruction must not wait for what only a test would end.
+    void let_go() {
+        if (faults) faults->release();
+        if (model != nullptr) model->stop_waiting();
+    }
+};
+
+Devices::Devices(vfio::VfioVm vm, Board& board)
+    : vm_(std::move(vm)),
+      board_(board),
+      kernel_host_(kernel_, board.memory()),
+      soft_container_("soft") {}
+
+Devices::~Devices() {
+    for (const auto& device : devices_) device->let_go();
+}
+
+Devices::Device* Devices::find(std::string_view id) const {
+    for (const auto& device : devices_) {
+        if (!id.empty() && device->id == id) return device.get();
+    }
+    return nullptr;
+}
+
+Result<> Devices::create(const DeviceOptions& options) {
+    SubOptions properties = options.properties;
+    const std::string context = properties.context();
+    if (board_.bus() == nullptr) {
+        return make_error(ErrorKind::InvalidArgument, "{}: No 'PCI' bus found for device '{}'",
+                          context, options.driver);
+    }
+    auto device = std::make_unique<Device>();
+    device->id = properties.take("id").value_or("");
+    if (find(device->id) != nullptr) {
+        return make_error(ErrorKind::InvalidArgument, "{}: Duplicate device ID '{}'", context,
+                          device->id);
+    }
+    pci::PciAddress address;
+    if (const auto text = properties.take("addr")) {
+        MIG_TRY(address, pci::PciAddress::parse(*text), "{}: addr", context);
+    } else {
+        MIG_TRY(address, board_.bus()->first_free(kFirstAutoSlot), "{}", context);
+    }
+    MIG_TRY(const auto vfio_properties, take_vfio_properties(properties));
+    properties.set_context(options.driver);  // what follows names the whole option itself
+    if (const auto script = properties.take("x-fault")) {
+        MIG_TRY(device->faults, vfio::FaultControl::parse(*script), "{}: x-fault", context);
+    }
+    vfio::VfioIdentity identity{
+        .id = device->id,
+        .path = address.path(),
+        .qom_path = device->id.empty()
+                        ? fmt::format("/machine/peripheral-anon/device[{}]", anonymous_++)
+                        : "/machine/peripheral/" + device->id};
+
+    auto opened = options.driver == kKernelDevice ? open_kernel(properties)
+                                                  : open_soft(*device, properties, identity);
+    if (!opened) return std::move(opened).error().context(context);
+    std::unique_ptr<vfio::VfioDeviceIo> io = std::move(*opened);
+    if (device->faults) {
+        io = std::make_unique<vfio::FaultyDeviceIo>(std::move(io), device->faults, vm_.env,
+                                                    identity.label());
+    }
+    io = std::make_unique<vfio::ObservedDeviceIo>(std::move(io), vm_.env, identity.label());
+    vfio::MsiSink sink{
+        .message = [this](uint64_t at, uint32_t data) { board_.msi_write(at, data); },
+        .pin = nullptr};
+    auto realized = vfio::VfioPciDevice::realize(vm_, *board_.bus(), address, std::move(identity),
+                                                 vfio_properties, std::move(io), std::move(sink));
+    if (!realized) return std::move(realized).error().context(context);
+    device->pci = std::move(*realized);
+    devices_.push_back(std::move(device));
+    return {};
+}
+
+Result<std::unique_ptr<vfio::VfioDeviceIo>> Devices::open_kernel(SubOptions& properties) {
+    const auto host = properties.take("host");
+    const auto sysfsdev = properties.take("sysfsdev");
+    if (host.has_value() == sysfsdev.has_value()) {
+        return make_error(ErrorKind::InvalidArgument, "give either host= or sysfsdev=");
+    }
+    // Nothing is opened for a command line that is wrong anyway.
+    MIG_CHECK(properties.finish());
+    return kernel_host_.open_device(host ? *host : *sysfsdev);
+}
+
+Result<std::unique_ptr<vfio::VfioDeviceIo>> Devices::open_soft(Device& device,
+                                                               SubOptions& properties,
+                                                               const vfio::VfioIdentity& identity) {
+    std::vector<std::pair<std::string, std::string>> pairs;
+    for (SubOptions::Pair& pair : properties.take_rest()) {
+        pairs.emplace_back(std::move(pair.key), std::move(pair.value));
+    }
+    MIG_TRY(auto config, hw::TestDeviceConfig::parse(pairs));
+    // Always in between, so that a test can disturb the device later.
+    if (!device.faults) {
+        MIG_TRY(device.faults, vfio::FaultControl::parse(config.faults));
+    }
+    if (!soft_mapped_) {
+        MIG_CHECK(vfio::map_guest_memory(soft_container_, board_.memory()));
+        soft_mapped_ = true;
+    }
+    MIG_TRY(auto model, hw::TestDevice::create(std::move(config), vm_.env, identity.label()));
+    device.model = model.get();
+    return std::make_unique<vfio::SoftDeviceIo>(std::move(model), soft_container_, vm_.env,
+                                                identity.label());
+}
+
+void Devices::reset(system::Done done) {
+    if (devices_.empty()) return done({});
+    const auto gathering = std::make_shared<Gathering>(vm_.loop, devices_.size(), std::move(done));
+    for (const auto& device : devices_) {
+        device->pci->reset(
+            [gathering](Result<> result) { gathering->part_done(std::move(result)); });
+    }
+}
+
+void Devices::remove(std::string_view id, system::Done done) {
+    Device* const device = find(id);
+    if (device == nullptr) {
+        return done(make_error(ErrorKind::InvalidArgument, "Device '{}' not found", id));
+    }
+    device->let_go();
+    ++removing_;
+    auto pci = std::move(device->pci);
+    std::erase_if(devices_, [device](const auto& other) { return other.get() == device; });
+    vfio::VfioPciDevice::unrealize(std::move(pci),
+                                   [this, done = std::move(done)](Result<> result) mutable {
+                                       --removing_;
+                                       done(std::move(result));
+                                   });
+}
+
+Result<> Devices::set_faults(std::string_view id, std::string_view script) {
+    Device* const device = find(id);
+    if (device == nullptr) {
+        return make_error(ErrorKind::InvalidArgument, "Device '{}' not found", id);
+    }
+    if (!device->faults) {
+        return make_error(ErrorKind::InvalidState,
+                          "Device '{}' was created without x-fault, so nothing can disturb it", id);
+    }
+    return device->faults->apply(script);
+}
+
+}  // namespace ferry::vmm

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The devices of a VM (-device): from properties to a function on the PCI bus that migrates, and
+// away again.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hw/vfio/container-legacy.h"
+#include "hw/vfio/container-soft.h"
+#include "hw/vfio/kernel.h"
+#include "hw/vfio/vfio-device.h"
+#include "system/runstate.h"
+#include "system/vmm/board.h"
+#include "system/vmm/options.h"
+
+namespace ferry::vmm {
+
+// Of one type, or of all of them ("help").
+Result<std::string> device_help(std::string_view driver);
+Result<> check_device_type(std::string_view driver);
+
+// Main loop thread.
+class Devices {
+ public:
+    // All outlive the devices.
+    Devices(vfio::VfioVm vm, Board& board);
+    ~Devices();
+    Devices(const Devices&) = delete;
+    Devices& operator=(const Devices&) = delete;
+
+    // Calls drivers: before the loop runs.
+    Result<> create(const DeviceOptions& options);
+    // All of them, at once; the drivers are called on the devices' own threads.
+    void reset(system::Done done);
+    // InvalidArgument when there is no such device. Its destruction waits for its thread, so it
+    // happens elsewhere; `done` on the loop thread.
+    void remove(std::string_view id, system::Done done);
+
+    // A removal is under way: this object must stay.
+    bool busy() const { return removing_ > 0; }
+
+    // Adds to the faults of a device; "release" lets go what a script holds up.
+    Result<> set_faults(std::string_view id, std::string_view script);
+
+ private:
+    struct Device;
+    Device* find(std::string_view id) const;
+    Result<std::unique_ptr<vfio::VfioDeviceIo>> open_kernel(SubOptions& properties);
+    Result<std::unique_ptr<vfio::VfioDeviceIo>> open_soft(Device& device, SubOptions& properties,
+                                                          const vfio::VfioIdentity& identity);
+
+    vfio::VfioVm vm_;
+    Board& board_;
+    vfio::SyscallKernel kernel_;
+    vfio::VfioKernelHost kernel_host_;
+    vfio::SoftContainer soft_container_;
+    bool soft_mapped_ = false;  // guest memory, into soft_container_
+    size_t removing_ = 0;
+    std::vector<std::unique_ptr<Device>> devices_;
+    unsigned anonymous_ = 0;  // devices without id so far
+};
+
+}  // namespace ferry::vmm

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The option table and what --help makes of it.
+#include <fmt/format.h>
+
+#include "system/vmm/options.h"
+#include "system/vmm/version.h"
+
+namespace ferry::vmm {
+
+const std::vector<OptionHelp>& option_table() {
+    static const std::vector<OptionHelp> kTable = {
+        {"Machine", "machine", "q35|none[,accel=qtest][,memory-backend=ID]",
+         "machine type; given twice, the keys merge; default q35"},
+        {"Machine", "M", "...", "the same as -machine"},
+        {"Machine", "accel", "qtest",
+         "required: no CPU runs; memory, ports and devices are driven over -qtest"},
+        {"Machine", "m", "[size=]SIZE[k|M|G|T]", "guest RAM; MiB without suffix; default 128"},
+        {"Machine", "name", "NAME[,debug-threads=on]", "name of the VM, for query-name"},
+        {"Machine", "uuid", "UUID", "for query-uuid"},
+        {"Machine", "S", "", "do not start the VM; 'cont' does"},
+        {"Machine", "nodefaults", "", "accepted: there are no default devices"},
+        {"Machine", "no-user-config", "", "accepted: there is no configuration file"},
+
+        {"Objects and devices", "object", "TYPE,id=ID,...",
+         "memory-backend-ram|memfd,size=SIZE\n"
+         "memory-backend-file,size=SIZE,mem-path=PATH,share=on\n"
+         "ferry-workload,working-set=SIZE[,...] writes to guest memory while the VM runs;\n"
+         "-object help lists types, -object TYPE,help their properties"},
+        {"Objects and devices", "device", "TYPE[,id=ID][,addr=SLOT[.FN]],...",
+         "vfio-pci,host=BDF|sysfsdev=PATH: a kernel VFIO device\n"
+         "vfio-pci-soft: a software device with migration and scripted faults\n"
+         "-device help lists types, -device TYPE,help their properties"},
+
+        {"Migration", "incoming", "URI|defer",
+         "wait for a migration: tcp:HOST:PORT, unix:PATH, fd:N, exec:COMMAND, file:PATH;\n"
+         "defer waits for migrate-incoming"},
+        {"Migration", "only-migratable", "", "refuse devices that can't migrate"},
+        {"Migration", "global", "migration.NAME=VALUE",
+         "presets a capability (x-NAME=on|off) or a parameter"},
+
+        {"Control", "qmp", "ADDRESS", "QMP server: unix:PATH,server=on,wait=off, tcp:..., stdio"},
+        {"Control", "qmp-pretty", "ADDRESS", "the same, with replies over several lines"},
+        {"Control", "monitor", "ADDRESS", "HMP, for people; 'none' for none"},
+        {"Control", "chardev", "socket|stdio|null,id=ID,...",
+         "path=PATH or host=HOST,port=PORT or fd=N; server=on|off, wait=on|off"},
+        {"Control", "mon", "[chardev=]ID[,mode=control|readline][,pretty=on|off]",
+         "a monitor on a -chardev"},
+        {"Control", "qtest", "unix:PATH[,server=on,wait=off]|chardev:ID",
+         "the qtest protocol: memory, ports, clock"},
+        {"Control", "qtest-log", "FILE|none", "log of the qtest protocol; default none"},
+        {"Control", "display", "none", "accepted: there is no display"},
+        {"Control", "vga", "none", "accepted: there is none"},
+        {"Control", "audio", "none", "accepted: there is none"},
+        {"Control", "nic", "none", "accepted: there is none"},
+        {"Control", "net", "none", "accepted: there is none"},
+        {"Control", "serial", "none|null", "accepted: there is none"},
+        {"Control", "parallel", "none|null", "accepted: there is none"},
+
+        {"Process", "trace", "PATTERN[,file=FILE]",
+         "turn on trace points, e.g. 'vfio_*'; 'help' lists them; may be repeated"},
+        {"Process", "pidfile", "FILE", "write the process id there; removed at the end"},
+        {"Process", "version", "", "print the version"},
+        {"Process", "help", "", "print this"},
+        {"Process", "h", "", "print this"},
+    };
+    return kTable;
+}
+
+std::string version_text() {
+    return fmt::format("ferry-vmm {}: a hypervisor to migrate, with QEMU's QMP and options\n",
+                       kVersion);
+}
+
+std::string help_text() {
+    std::string text =
+        "usage: ferry-vmm -accel qtest [OPTION]...\n\n"
+        "Runs a virtual machine that is controlled with QMP or HMP and can migrate. Options have\n"
+        "QEMU's names; one or two dashes; in values ',,' stands for a comma. What does not exist\n"
+        "here is refused.\n";
+    std::string_view group;
+    for (const OptionHelp& option : option_table()) {
+        if (option.group != group) {
+            group = option.group;
+            text += fmt::format("\n{}:\n", group);
+        }
+        text += fmt::format("  -{}{}{}\n", option.name, option.argument.empty() ? "" : " ",
+                            option.argument);
+        for (std::string_view rest = option.help; !rest.empty();) {
+            const size_t end = std::min(rest.find('\n'), rest.size());
+            text += fmt::format("          {}\n", rest.substr(0, end));
+            rest.remove_prefix(std::min(end + 1, rest.size()));
+        }
+    }
+    text +=
+        "\nExit status: 0 after quit or SIGTERM, SIGINT, SIGHUP; 1 after a bad command line, a\n"
+        "failure to start, or a failed -incoming.\n"
+        "\nExample: a VM that waits for a migration\n"
+        "  ferry-vmm -accel qtest -machine q35 -m 256 -qmp unix:dst.sock,server=on,wait=off \\\n"
+        "      -incoming unix:migrate.sock\n";
+    return text;
+}
+
+}  // namespace ferry::vmm

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the command line asks for, checked as far as it can be without touching anything.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "accel/qtest/workload.h"
+#include "monitor/json.h"
+#include "monitor/transport.h"
+#include "system/vmm/sub-options.h"
+#include "util/result.h"
+
+namespace ferry::vmm {
+
+enum class MachineType : uint8_t { None, Q35 };
+
+// A descriptor that the parent process left open for us.
+struct InheritedFd {
+    int number = -1;
+};
+struct NullDevice {};
+// Where the other end of a monitor or of qtest is.
+using CharAddress = std::variant<NullDevice, monitor::MonitorAddress, InheritedFd>;
+
+struct ChardevOptions {
+    std::string id;
+    CharAddress address;
+};
+
+struct MonitorOptions {
+    enum class Mode : uint8_t { Control, Readline } mode = Mode::Control;
+    monitor::Layout layout = monitor::Layout::Line;
+    CharAddress address;
+};
+
+struct BackendOptions {
+    enum class Kind : uint8_t { Anonymous, File } kind = Kind::Anonymous;
+    std::string id;
+    uint64_t size = 0;  // bytes
+    std::string path;   // File
+};
+
+struct WorkloadOptions {
+    std::string id;
+    qtest::WorkloadState state;
+};
+
+struct DeviceOptions {
+    std::string driver;
+    SubOptions properties;
+};
+
+struct Options {
+    MachineType machine = MachineType::Q35;
+    std::string memory_backend;  // id, or empty
+    uint64_t ram_bytes = 0;      // 0: the machine's default, or the backend's size
+    std::vector<BackendOptions> backends;
+    std::vector<WorkloadOptions> workloads;
+    std::vector<DeviceOptions> devices;
+    std::vector<MonitorOptions> monitors;
+    std::optional<CharAddress> qtest;
+    std::string qtest_log;  // path, or empty
+    std::string incoming;   // URI, "defer", or empty
+    enum class Autostart : uint8_t { No, Yes } autostart = Autostart::Yes;
+    enum class OnlyMigratable : uint8_t { No, Yes } only_migratable = OnlyMigratable::No;
+    std::string name;
+    std::string uuid = "00000000-0000-0000-0000-000000000000";
+    std::string pidfile;
+    std::vector<std::string> traces;  // patterns
+    std::string trace_file;
+    // -global migration.NAME=VALUE
+    std::vector<std::pair<std::string, std::string>> migration_presets;
+};
+
+// Instead of a VM: print this and exit with status 0.
+struct PrintAndExit {
+    std::string text;
+};
+
+// The arguments without the program's name.
+Result<std::variant<Options, PrintAndExit>> parse_command_line(
+    const std::vector<std::string>& arguments);
+
+std::string help_text();
+std::string version_text();
+
+// One row of the option table: what --help shows and how many arguments it has.
+struct OptionHelp {
+    std::string_view group;
+    std::string_view name;      // without dashes
+    std::string_view argument;  // empty: none
+    std::string_view help;
+};
+const std::vector<OptionHelp>& option_table();
+
+}  // namespace ferry::vmm

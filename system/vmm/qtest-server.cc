@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "system/vmm/qtest-server.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+#include "util/syscall.h"
+#include "util/thread.h"
+#include "util/try.h"
+
+namespace ferry::vmm {
+
+namespace {
+
+using monitor::MonitorAddress;
+constexpr size_t kReadChunk = 64 << 10;
+
+// The generic form that the socket calls want.
+const sockaddr* as_sockaddr(const sockaddr_un& address) {
+    return reinterpret_cast<const sockaddr*>(
+        &address);  // NOLINT(cppcoreguidelines-pro-type-reinterpret-cast): the C API's own idiom
+}
+
+Result<sockaddr_un> unix_address(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+        return make_error(ErrorKind::InvalidArgument, "-qtest: bad unix path '{}'", path);
+    }
+    std::memcpy(address.sun_path, path.data(), path.size());
+    return address;
+}
+
+Result<UniqueFd> unix_socket(const MonitorAddress& where) {
+    MIG_TRY(const sockaddr_un address, unix_address(where.path));
+    MIG_TRY(const int number,
+            util::check_call(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"),
+            "-qtest unix:{}", where.path);
+    UniqueFd fd(number);
+    if (where.side == MonitorAddress::Side::Connect) {
+        MIG_CHECK(
+            util::check_call(::connect(fd.raw(), as_sockaddr(address), sizeof(address)), "connect"),
+            "-qtest unix:{}", where.path);
+        return fd;
+    }
+    constexpr int kBacklog = 1;
+    ::unlink(where.path.c_str());
+    MIG_CHECK(util::check_call(::bind(fd.raw(), as_sockaddr(address), sizeof(address)), "bind"),
+              "-qtest unix:{}", where.path);
+    MIG_CHECK(util::check_call(::listen(fd.raw(), kBacklog), "listen"), "-qtest unix:{}",
+              where.path);
+    return fd;
+}
+
+Result<UniqueFd> accept_client(BorrowedFd listener) {
+    MIG_TRY(const int number, util::check_call(::accept4(listener.raw(), nullptr, nullptr,
+                                                         SOCK_CLOEXEC | SOCK_NONBLOCK),
+                                               "accept(qtest)"));
+    return UniqueFd(number);
+}
+
+}  // namespace
+
+QtestServer::QtestServer(qtest::Machine& machine, qtest::VirtualClock& virtual_clock,
+                         const util::Clock& clock, util::EventFd stop)
+    : protocol_(machine, virtual_clock), clock_(clock), stop_(std::move(stop)) {}
+
+Result<std::unique_ptr<QtestServer>> QtestServer::start(const CharAddress& where,
+                                                        const std::string& log_path,
+                                                        qtest::Machine& machine,
+                                                        qtest::VirtualClock& virtual_clock,
+                                                        const util::Clock& clock) {
+    MIG_TRY(auto stop, util::EventFd::create());
+    std::unique_ptr<QtestServer> server(
+        new QtestServer(machine, virtual_clock, clock, std::move(stop)));
+    if (!log_path.empty()) {
+        MIG_TRY(server->log_, util::open_file(log_path, O_WRONLY | O_CREAT | O_TRUNC),
+                "-qtest-log");
+    }
+    if (const auto* inherited = std::get_if<InheritedFd>(&where)) {
+        server->first_client_ = UniqueFd(inherited->number);
+        MIG_CHECK(util::set_nonblocking(server->first_client_.borrow()), "-qtest: fd {}",
+                  inherited->number);
+    } else if (const auto* address = std::get_if<MonitorAddress>(&where)) {
+        if (address->kind != MonitorAddress::Kind::Unix) {
+            return make_error(ErrorKind::Unsupported, "-qtest: only unix: sockets are there");
+        }
+        MIG_TRY(auto socket, unix_socket(*address));
+        if (address->side == MonitorAddress::Side::Listen) {
+            server->listener_ = std::move(socket);
+            server->unix_path_ = address->path;
+            if (address->wait == MonitorAddress::Wait::ForClient) {
+                MIG_TRY(server->first_client_, accept_client(server->listener_.borrow()));
+            }
+        } else {
+            MIG_CHECK(util::set_nonblocking(socket.borrow()), "-qtest");
+            server->first_client_ = std::move(socket);
+        }
+    }
+    MIG_TRY(server->thread_,
+            util::start_thread(
+                "qtest", [self = server.get()](const std::stop_token&) { self->thread_main(); }));
+    return server;
+}
+
+QtestServer::~QtestServer() {
+    stop_.signal();
+    if (thread_.joinable()) thread_.join();
+    if (!unix_path_.empty()) ::unlink(unix_path_.c_str());
+}
+
+bool QtestServer::wait_for(BorrowedFd fd, short events) const {
+    std::array<pollfd, 2> fds = {{{stop_.fd().raw(), POLLIN, 0}, {fd.raw(), events, 0}}};
+    constexpr int kForever = -1;
+    if (!util::poll_fds(fds.data(), fds.size(), kForever)) return false;
+    return fds[0].revents == 0;
+}
+
+void QtestServer::thread_main() {
+    if (first_client_.valid()) {
+        const UniqueFd client = std::move(first_client_);
+        serve(client.borrow());
+    }
+    while (listener_.valid() && wait_for(listener_.borrow(), POLLIN)) {
+        // A client that has gone again is nobody's problem.
+        if (const auto client = accept_client(listener_.borrow())) serve(client->borrow());
+    }
+}
+
+void QtestServer::serve(BorrowedFd client) {
+    opened_ = clock_.now();
+    log("I", "OPENED");
+    std::string input;
+    std::array<std::byte, kReadChunk> chunk;
+    while (wait_for(client, POLLIN)) {
+        const auto got = util::read_fd(client, chunk, "read(qtest)");
+        if (!got && got.error().errnum() == EAGAIN) continue;
+        if (!got || *got == 0) break;
+        const size_t before = input.size();
+        input.resize(before + *got);
+        std::memcpy(input.data() + before, chunk.data(), *got);
+        if (!send(client, handle_lines(input, before))) break;
+        if (input.size() > qtest::Protocol::kMaxLine) {
+            send(client, "FAIL Line too long\n");
+            break;
+        }
+    }
+    log("I", "CLOSED");
+}
+
+std::string QtestServer::handle_lines(std::string& input, size_t seen) {
+    std::string replies;
+    size_t begin = 0;
+    busy_ = true;
+    for (size_t end = 0; (end = input.find('\n', std::max(begin, seen))) != std::string::npos;
+         begin = end + 1) {
+        const std::string_view line = std::string_view(input).substr(begin, end - begin);
+        log("R", line);
+        const std::string reply = protocol_.handle(line);
+        log("S", std::string_view(reply).substr(0, reply.size() - 1));
+        replies += reply;
+    }
+    busy_ = false;
+    input.erase(0, begin);
+    return replies;
+}
+
+bool QtestServer::send(BorrowedFd client, std::string_view text) const {
+    ConstBytes rest = bytes_of(text);
+    while (!rest.empty()) {
+        const auto sent = util::write_fd(client, rest, "write(qtest)");
+        if (sent) {
+            rest = rest.subspan(*sent);
+        } else if (sent.error().errnum() != EAGAIN || !wait_for(client, POLLOUT)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void QtestServer::log(std::string_view kind, std::string_view text) {
+    if (!log_.valid()) return;
+    const std::chrono::duration<double> since = clock_.now() - opened_;
+    const std::string line = fmt::format("[{} +{:.6f}] {}\n", kind, since.count(), text);
+    // A full disk must not end the test that the log was to explain.
+    [[maybe_unused]] const auto written = util::write_fd(log_.borrow(), bytes_of(line), "log");
+}
+
+}  // namespace ferry::vmm

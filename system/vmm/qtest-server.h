@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The qtest protocol on a socket, served by a thread of its own: it plays the guest's CPU, whose
+// accesses may block in a driver.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "accel/qtest/protocol.h"
+#include "system/vmm/options.h"
+#include "util/clock.h"
+#include "util/event-fd.h"
+#include "util/result.h"
+#include "util/unique-fd.h"
+
+namespace ferry::vmm {
+
+class QtestServer {
+ public:
+    // Connects or listens; waits for the client where the address says so. Both outlive it.
+    static Result<std::unique_ptr<QtestServer>> start(const CharAddress& where,
+                                                      const std::string& log_path,
+                                                      qtest::Machine& machine,
+                                                      qtest::VirtualClock& virtual_clock,
+                                                      const util::Clock& clock);
+    // Waits for the request that is being handled.
+    ~QtestServer();
+    QtestServer(const QtestServer&) = delete;
+    QtestServer& operator=(const QtestServer&) = delete;
+
+    // Whether a request is being handled right now. Any thread.
+    bool busy() const { return busy_.load(std::memory_order_relaxed); }
+
+ private:
+    QtestServer(qtest::Machine& machine, qtest::VirtualClock& virtual_clock,
+                const util::Clock& clock, util::EventFd stop);
+    void thread_main();
+    void serve(BorrowedFd client);
+    // Handles all complete lines of `input`, removes them, returns the replies. The first `seen`
+    // bytes are known to hold no line end.
+    std::string handle_lines(std::string& input, size_t seen);
+    // Waits for the descriptor; false when the server is to end.
+    bool wait_for(BorrowedFd fd, short events) const;
+    bool send(BorrowedFd client, std::string_view text) const;
+    void log(std::string_view kind, std::string_view text);
+
+    qtest::Protocol protocol_;
+    const util::Clock& clock_;
+    util::EventFd stop_;
+    UniqueFd listener_;      // invalid where we are the client
+    std::string unix_path_;  // of the listener
+    UniqueFd first_client_;  // connected before the thread began
+    UniqueFd log_;
+    util::Nanoseconds opened_{};
+    std::atomic<bool> busy_ = false;
+    std::jthread thread_;
+};
+
+}  // namespace ferry::vmm

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "tests/fakes/fake-vfio-kernel.h"
+
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "hw/vfio/uapi.h"
+#include "util/try.h"
+#include "util/wire.h"
+
+namespace ferry::test {
+
+using vfio::MigState;
+namespace uapi = vfio::uapi;
+
+namespace {
+
+template <typename T>
+Result<T> result_of(SysValue value, std::string_view call) {
+    if (value < 0) return make_errno(static_cast<int>(-value), "{}", call);
+    return static_cast<T>(value);
+}
+
+constexpr uint64_t kPage = 4096;
+
+}  // namespace
+
+FakeVfioDevice& FakeVfioKernel::add_device(const std::string& name, unsigned group) {
+    devices_.push_back(std::make_unique<FakeVfioDevice>(name, group, log, faults));
+    return *devices_.back();
+}
+
+// Layout of the configuration space: MSI-X at 0x40 (4 vectors, table BAR2+0, PBA BAR2+0x800), a
+// vendor capability of 16 bytes at 0x50, PCI Express with function level reset at 0x60.
+FakeVfioDevice& FakeVfioKernel::add_pci_device(const std::string& name, unsigned group) {
+    FakeVfioDevice& device = add_device(name, group);
+    constexpr uint32_t kReadWrite = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+    device.regions.resize(VFIO_PCI_NUM_REGIONS);
+    device.add_region(VFIO_PCI_BAR0_REGION_INDEX, 4 * kPage,
+                      kReadWrite | VFIO_REGION_INFO_FLAG_MMAP);
+    device.add_region(VFIO_PCI_BAR2_REGION_INDEX, kPage, kReadWrite);
+    auto& config = device.add_region(VFIO_PCI_CONFIG_REGION_INDEX, PCI_CFG_SPACE_SIZE, kReadWrite);
+    device.regions[VFIO_PCI_VGA_REGION_INDEX].absent = true;
+
+    std::byte* at = config.bytes().data();
+    const auto byte = [at](size_t offset, uint8_t value) { at[offset] = std::byte{value}; };
+    util::store_le16(at + PCI_VENDOR_ID, 0xf3e4);
+    util::store_le16(at + PCI_DEVICE_ID, 0x0101);
+    util::store_le16(at + PCI_STATUS, PCI_STATUS_CAP_LIST);
+    byte(PCI_REVISION_ID, 3);
+    util::store_le16(at + PCI_CLASS_DEVICE, 0x0880);
+    util::store_le32(at + PCI_BASE_ADDRESS_0, PCI_BASE_ADDRESS_MEM_TYPE_64);
+    byte(PCI_INTERRUPT_PIN, 1);
+    byte(PCI_CAPABILITY_LIST, 0x40);
+    byte(0x40, PCI_CAP_ID_MSIX);
+    byte(0x41, 0x50);
+    util::store_le16(at + 0x42, 3);      // 4 vectors
+    util::store_le32(at + 0x44, 2);      // table: BAR2 + 0
+    util::store_le32(at + 0x48, 0x802);  // pending bits: BAR2 + 0x800
+    byte(0x50, PCI_CAP_ID_VNDR);
+    byte(0x51, 0x60);
+    byte(0x52, 16);
+    byte(0x60, PCI_CAP_ID_EXP);
+    util::store_le16(at + 0x62, 2);
+    util::store_le32(at + 0x64, PCI_EXP_DEVCAP_FLR);
+
+    device.set_irq(VFIO_PCI_INTX_IRQ_INDEX, 1,
+                   VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED);
+    device.set_irq(VFIO_PCI_MSI_IRQ_INDEX, 0, VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE);
+    device.set_irq(VFIO_PCI_MSIX_IRQ_INDEX, 4, VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE);
+    device.set_irq(VFIO_PCI_ERR_IRQ_INDEX, 0, 0);
+    device.irqs[VFIO_PCI_ERR_IRQ_INDEX].absent = true;
+    device.set_irq(VFIO_PCI_REQ_IRQ_INDEX, 1, VFIO_IRQ_INFO_EVENTFD);
+    return device;
+}
+
+uint64_t FakeVfioKernel::mapped_bytes() const {
+    uint64_t sum = 0;
+    for (const auto& [iova, length] : container_.mappings) sum += length;
+    return sum;
+}
+
+int FakeVfioKernel::install(File file) {
+    open_.emplace(next_fd_, file);
+    return next_fd_++;
+}
+
+SysValue FakeVfioKernel::count_call() {
+    return ++calls_ == fail_at_ ? -fail_errnum_ : 0;
+}
+
+FakeVfioKernel::File* FakeVfioKernel::file_of(BorrowedFd fd) {
+    const auto at = open_.find(fd.raw());
+    if (at != open_.end()) return &at->second;
+    faults.push_back(fmt::format("descriptor {} is not open", fd.raw()));
+    return nullptr;
+}
+
+size_t FakeVfioKernel::attached_groups() const {
+    return static_cast<size_t>(
+        std::ranges::count_if(open_, [](const auto& entry) { return entry.second.attached; }));
+}
+
+Result<BorrowedFd> FakeVfioKernel::open(const std::string& path) {
+    const std::lock_guard lock(mutex_);
+    const std::string call = fmt::format("open({})", path);
+    log.push_back(call);
+    if (const SysValue failed = count_call(); failed < 0) {
+        return make_errno(static_cast<int>(-failed), "{}", call);
+    }
+    if (path == "/dev/vfio/vfio") return BorrowedFd(install({.kind = Kind::Container}));
+    for (const auto& device : devices_) {
+        if (path != fmt::format("/dev/vfio/{}", device->group)) continue;
+        if (group_open_errnum.contains(device->group)) {
+            return make_errno(group_open_errnum[device->group], "{}", call);
+        }
+        for (const auto& [fd, file] : open_) {
+            if (file.kind == Kind::Group && file.group == device->group) {
+                return make_errno(EBUSY, "{}", call);
+            }
+        }
+        return BorrowedFd(install({.kind = Kind::Group, .group = device->group}));
+    }
+    return make_errno(ENOENT, "{}", call);
+}
+
+void FakeVfioKernel::close(BorrowedFd fd) noexcept {
+    const std::lock_guard lock(mutex_);
+    const File* file = file_of(fd);
+    if (file == nullptr) return;
+    const File gone = *file;
+    open_.erase(fd.raw());
+    switch (gone.kind) {
+        case Kind::Container:
+            log.emplace_back("close(container)");
+            if (attached_groups() != 0) faults.emplace_back("container closed before its groups");
+            break;
+        case Kind::Group:
+            log.push_back(fmt::format("close(group {})", gone.group));
+            for (const auto& [other, open_file] : open_) {
+                if (open_file.kind == Kind::Device && open_file.device->group == gone.group) {
+                    faults.push_back(fmt::format("group {} closed before a device", gone.group));
+                }
+            }
+            if (attached_groups() == 0) container_ = {};
+            break;
+        case Kind::Device:
+            log.push_back(fmt::format("close(device {})", gone.device->name));
+            gone.device->state = MigState::Running;
+            gone.device->session_ = 0;
+            gone.device->eventfds_.clear();
+            gone.device->allocated_.clear();
+            break;
+        case Kind::Data:
+            log.push_back(fmt::format("close(data of {})", gone.device->name));
+            break;
+    }
+}
+
+Result<std::string> FakeVfioKernel::readlink(const std::string& path) {
+    const std::lock_guard lock(mutex_);
+    const std::string call = fmt::format("readlink({})", path);
+    if (const SysValue failed = count_call(); failed < 0) {
+        return make_errno(static_cast<int>(-failed), "{}", call);
+    }
+    for (const auto& device : devices_) {
+        if (path.ends_with(fmt::format("/{}/iommu_group", device->name))) {
+            return fmt::format("../../../../kernel/iommu_groups/{}", device->group);
+        }
+    }
+    return make_errno(ENOENT, "{}", call);
+}
+
+Result<int> FakeVfioKernel::ioctl(BorrowedFd fd, unsigned long request, void* argument,
+                                  std::string_view call) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) return result_of<int>(failed, call);
+    return result_of<int>(dispatch(fd, request, argument), call);
+}
+
+SysValue FakeVfioKernel::dispatch(BorrowedFd fd, unsigned long request, void* argument) {
+    File* file = file_of(fd);
+    if (file == nullptr) return -EBADF;
+    switch (file->kind) {
+        case Kind::Container:
+            return container_ioctl(request, argument);
+        case Kind::Group:
+            return group_ioctl(*file, request, argument);
+        case Kind::Data:
+            if (request != uapi::kMigGetPrecopyInfo) return -ENOTTY;
+            return file->device->precopy_info(file->session, argument);
+        case Kind::Device:
+            break;
+    }
+    FakeVfioDevice& device = *file->device;
+    device.new_session_ = 0;
+    const SysValue value = device.ioctl(request, argument);
+    const uint64_t session = std::exchange(device.new_session_, 0);
+    if (value < 0 || session == 0) return value;
+    if (std::exchange(device.no_descriptor_left, false)) return -EMFILE;
+    const int32_t data = install({.kind = Kind::Data, .device = &device, .session = session});
+    std::memcpy(static_cast<std::byte*>(argument) + offsetof(vfio_device_feature, data) +
+                    offsetof(vfio_device_feature_mig_state, data_fd),
+                &data, sizeof(data));
+    return value;
+}
+
+Result<int> FakeVfioKernel::ioctl_value(BorrowedFd fd, unsigned long request, unsigned long value,
+                                        std::string_view call) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) return result_of<int>(failed, call);
+    const File* file = file_of(fd);
+    if (file == nullptr) return result_of<int>(-EBADF, call);
+    if (file->kind == Kind::Container) return result_of<int>(container_value(request, value), call);
+    if (file->kind == Kind::Device && request == VFIO_DEVICE_RESET) {
+        return result_of<int>(file->device->reset(), call);
+    }
+    return result_of<int>(-ENOTTY, call);
+}
+
+SysValue FakeVfioKernel::container_value(unsigned long request, unsigned long value) {
+    switch (request) {
+        case VFIO_GET_API_VERSION:
+            return api_version;
+        case VFIO_CHECK_EXTENSION:
+            return value == VFIO_TYPE1v2_IOMMU && has_type1v2 ? 1 : 0;
+        case VFIO_SET_IOMMU:
+            if (container_.has_iommu || attached_groups() == 0) return -EINVAL;
+            if (value != VFIO_TYPE1v2_IOMMU) return -ENODEV;
+            if (set_iommu_errnum != 0) return -set_iommu_errnum;
+            container_.has_iommu = true;
+            return 0;
+        default:
+            return -ENOTTY;
+    }
+}
+
+SysValue FakeVfioKernel::group_ioctl(File& group, unsigned long request, void* argument) {
+    switch (request) {
+        case VFIO_GROUP_GET_STATUS: {
+            vfio_group_status status;
+            std::memcpy(&status, argument, sizeof(status));
+            if (status.argsz < sizeof(status)) return -EINVAL;
+            const bool viable = !group_viable.contains(group.group) || group_viable[group.group];
+            status.flags = (viable ? VFIO_GROUP_FLAGS_VIABLE : 0u) |
+                           (group.attached ? VFIO_GROUP_FLAGS_CONTAINER_SET : 0u);
+            std::memcpy(argument, &status, sizeof(status));
+            return 0;
+        }
+        case VFIO_GROUP_SET_CONTAINER: {
+            int32_t fd = -1;
+            std::memcpy(&fd, argument, sizeof(fd));
+            const auto at = open_.find(fd);
+            if (at == open_.end()) return -EBADF;
+            if (at->second.kind != Kind::Container) return -EBADFD;
+            if (group.attached) return -EINVAL;
+            group.attached = true;
+            return 0;
+        }
+        case VFIO_GROUP_GET_DEVICE_FD: {
+            const std::string name(static_cast<const char*>(argument));
+            if (!group.attached || !container_.has_iommu) return -EINVAL;
+            for (const auto& device : devices_) {
+                if (device->name != name || device->group != group.group) continue;
+                log.push_back(fmt::format("open(device {})", name));
+                return install({.kind = Kind::Device, .device = device.get()});
+            }
+            return -ENODEV;
+        }
+        default:
+            return -ENOTTY;
+    }
+}
+
+SysValue FakeVfioKernel::container_ioctl(unsigned long request, void* argument) {
+    if (!container_.has_iommu) return -EINVAL;
+    switch (request) {
+        case VFIO_IOMMU_MAP_DMA:
+            return map_dma(argument);
+        case VFIO_IOMMU_UNMAP_DMA:
+            return unmap_dma(argument);
+        default:
+            return -ENOTTY;
+    }
+}
+
+SysValue FakeVfioKernel::map_dma(const void* argument) {
+    vfio_iommu_type1_dma_map map;
+    std::memcpy(&map, argument, sizeof(map));
+    constexpr uint32_t kKnown = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+    if (map.argsz < sizeof(map) || map.flags == 0 || (map.flags & ~kKnown) != 0) return -EINVAL;
+    if (map.size == 0 || map.size % kPage != 0 || map.iova % kPage != 0 || map.vaddr % kPage != 0 ||
+        map.size - 1 > UINT64_MAX - map.iova) {
+        return -EINVAL;
+    }
+    for (const auto& [iova, length] : container_.mappings) {
+        if (map.iova < iova + length && iova < map.iova + map.size) return -EEXIST;
+    }
+    if (map_limit_bytes && mapped_bytes() + map.size > *map_limit_bytes) return -ENOMEM;
+    container_.mappings.emplace(map.iova, map.size);
+    log.push_back(fmt::format("map {:#x}+{:#x}", map.iova, map.size));
+    return 0;
+}
+
+SysValue FakeVfioKernel::unmap_dma(void* argument) {
+    constexpr size_t kSize = offsetof(vfio_iommu_type1_dma_unmap, data);
+    vfio_iommu_type1_dma_unmap unmap;
+    std::memcpy(&unmap, argument, kSize);
+    if (unmap.argsz < kSize || unmap.flags != 0 || unmap.size == 0 || unmap.size % kPage != 0 ||
+        unmap.iova % kPage != 0) {
+        return -EINVAL;
+    }
+    const uint64_t end = unmap.iova + unmap.size;
+    for (const auto& [iova, length] : container_.mappings) {
+        const bool touches = iova < end && unmap.iova < iova + length;
+        if (touches && (iova < unmap.iova || iova + length > end)) return -EINVAL;  // cut
+    }
+    uint64_t removed = 0;
+    std::erase_if(container_.mappings, [&](const auto& mapping) {
+        const bool inside = mapping.first >= unmap.iova && mapping.first < end;
+        if (inside) removed += mapping.second;
+        return inside;
+    });
+    log.push_back(fmt::format("unmap {:#x}+{:#x}", unmap.iova, unmap.size));
+    unmap.size = removed;
+    std::memcpy(argument, &unmap, kSize);
+    return 0;
+}
+
+Result<size_t> FakeVfioKernel::read(BorrowedFd fd, MutBytes into, std::string_view call) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) return result_of<size_t>(failed, call);
+    const File* file = file_of(fd);
+    if (file == nullptr) return result_of<size_t>(-EBADF, call);
+    if (file->kind != Kind::Data) return result_of<size_t>(-EINVAL, call);
+    return result_of<size_t>(file->device->read_data(file->session, into), call);
+}
+
+Result<size_t> FakeVfioKernel::write(BorrowedFd fd, ConstBytes from, std::string_view call) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) return result_of<size_t>(failed, call);
+    const File* file = file_of(fd);
+    if (file == nullptr) return result_of<size_t>(-EBADF, call);
+    if (file->kind != Kind::Data) return result_of<size_t>(-EINVAL, call);
+    return result_of<size_t>(file->device->write_data(file->session, from), call);
+}
+
+Result<size_t> FakeVfioKernel::pread(BorrowedFd fd, MutBytes into, uint64_t offset,
+                                     std::string_view call) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) return result_of<size_t>(failed, call);
+    const File* file = file_of(fd);
+    if (file == nullptr) return result_of<size_t>(-EBADF, call);
+    if (file->kind != Kind::Device) return result_of<size_t>(-ESPIPE, call);
+    MutBytes bytes;
+    const SysValue count = file->device->access(offset, into.size(), bytes);
+    std::ranges::copy(bytes, into.begin());
+    return result_of<size_t>(count, call);
+}
+
+Result<size_t> FakeVfioKernel::pwrite(BorrowedFd fd, ConstBytes from, uint64_t offset,
+                                      std::string_view call) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) return result_of<size_t>(failed, call);
+    const File* file = file_of(fd);
+    if (file == nullptr) return result_of<size_t>(-EBADF, call);
+    if (file->kind != Kind::Device) return result_of<size_t>(-ESPIPE, call);
+    MutBytes bytes;
+    const SysValue count = file->device->access(offset, from.size(), bytes);
+    std::ranges::copy(from.first(bytes.size()), bytes.begin());
+    log.push_back(fmt::format("{}: write {}+{:#x} {} bytes", file->device->name,
+                              offset / kFakeRegionStride, offset % kFakeRegionStride,
+                              bytes.size()));
+    return result_of<size_t>(count, call);
+}
+
+Result<util::MappedRegion> FakeVfioKernel::map(BorrowedFd fd, uint64_t offset, uint64_t size,
+                                               std::string_view what) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) {
+        return make_errno(static_cast<int>(-failed), "mmap({})", what);
+    }
+    const File* file = file_of(fd);
+    if (file == nullptr || file->kind != Kind::Device) return make_errno(EBADF, "mmap({})", what);
+    const uint64_t index = offset / kFakeRegionStride;
+    const auto& region = file->device->regions.at(index);
+    if ((region.flags & VFIO_REGION_INFO_FLAG_MMAP) == 0 || offset % kPage != 0) {
+        return make_errno(EINVAL, "mmap({})", what);
+    }
+    return util::MappedRegion::map(region.file.borrow(), offset % kFakeRegionStride, size, what);
+}
+
+Result<bool> FakeVfioKernel::wait_ready(BorrowedFd fd, Event event, int timeout_ms) {
+    const std::lock_guard lock(mutex_);
+    if (const SysValue failed = count_call(); failed < 0) return result_of<bool>(failed, "poll");
+    if (file_of(fd) == nullptr || timeout_ms < 0) faults.emplace_back("wait without end");
+    log.emplace_back(event == Event::Readable ? "poll readable" : "poll writable");
+    return true;
+}
+
+}  // namespace ferry::test

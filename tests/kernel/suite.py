@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The scripts that fit the booted kernel, one after the other; each finds the devices just loaded."""
+
+import pathlib
+import subprocess
+import sys
+
+import vfio
+
+HERE = pathlib.Path(__file__).resolve().parent
+STOCK, IOMMUFD = ("smoke", "migrate", "failures", "interrupted"), ("smoke", "tracked")
+MODULE = "/lib/modules/ferry-vfio-testdev.ko"
+DEVICES = 4
+
+status = 0
+for script in IOMMUFD if vfio.has_iommufd() else STOCK:
+    subprocess.run(["rmmod", "ferry_vfio_testdev"], check=True)
+    subprocess.run(["insmod", MODULE, f"devices={DEVICES}"], check=True)
+    status |= subprocess.run([sys.executable, HERE / f"{script}.py"], check=False).returncode
+sys.exit(status)

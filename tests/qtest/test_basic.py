@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A process by itself: command line, life cycle, memory and ports over qtest."""
+
+import signal
+import unittest
+
+from harness.pci import PciFunction
+from harness.qmp import QmpError
+from harness.qtest import QtestError
+from harness.vmm import VmmTestCase, device, options, workload
+
+
+class CommandLine(VmmTestCase):
+    def refused(self, *words, args, **keywords):
+        status, log = self.vmm_that_fails(*args, **keywords)
+        self.assertEqual(status, 1, log)
+        for word in words:
+            self.assertIn(word, log)
+
+    def test_unknown_option_is_refused_by_name(self):
+        self.refused("-frobnicate: invalid option", args=["-frobnicate"])
+
+    def test_unknown_machine_is_refused_by_name(self):
+        self.refused("pc-i440fx", args=["-machine", "pc-i440fx"])
+
+    def test_unknown_device_is_refused_by_name(self):
+        self.refused("e1000", args=device("e1000"))
+
+    def test_unknown_property_is_refused_by_name(self):
+        self.refused("frobnicate", args=workload("1M", frobnicate=1))
+
+    def test_unknown_device_property_is_refused_by_name(self):
+        self.refused("frobnicate", args=device("vfio-pci-soft", frobnicate=1))
+
+    def test_private_backing_file_is_refused(self):
+        self.refused("share=on", args=options("-object", "memory-backend-file", id="m", size="1M",
+                                              mem_path=self.folder / "m"))
+
+    def test_other_accelerator_is_refused(self):
+        status, log = self.vmm_that_fails(accel="kvm")
+        self.assertEqual(status, 1)
+        self.assertIn("-accel kvm: not there", log)
+
+    def test_first_accelerator_that_works_is_used(self):
+        self.assertEqual(self.vmm("-machine", "accel=kvm").run_state(), "running")
+
+    def test_bad_incoming_address_names_the_option(self):
+        self.refused("-incoming nonsense:x", args=["-incoming", "nonsense:x"])
+
+    def test_bind_error_ends_the_start(self):
+        self.refused("/nonexistent/q", args=["-qmp", "unix:/nonexistent/q,server=on,wait=off"])
+
+    def test_workload_outside_ram_is_refused(self):
+        self.refused("is not all RAM", args=workload("1G"))
+
+    def test_machine_without_pci_bus_refuses_devices(self):
+        self.refused("PCI", args=device("vfio-pci-soft"), machine="none")
+
+
+class LifeCycle(VmmTestCase):
+    def test_starts_running_and_quits(self):
+        vmm = self.vmm()
+        self.assertEqual(vmm.cmd("query-status"), {"running": True, "status": "running"})
+        self.assertEqual(vmm.quit(), 0)
+        self.assertEqual(vmm.wait_event("SHUTDOWN")["data"],
+                         {"guest": False, "reason": "host-qmp-quit"})
+
+    def test_signals_end_it_in_order(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            vmm = self.vmm()
+            self.assertEqual(vmm.terminate(number), 0)
+            self.assertEqual(vmm.wait_event("SHUTDOWN")["data"]["reason"], "host-signal")
+            self.assertIn(f"terminating on signal {number.value}", vmm.log())
+
+    def test_prelaunch_until_cont(self):
+        vmm = self.vmm("-S")
+        self.assertEqual(vmm.run_state(), "prelaunch")
+        vmm.cmd("cont")
+        self.assertEqual(vmm.run_state(), "running")
+        self.assertEqual(vmm.events(), ["RESUME"])
+
+    def test_stop_and_cont_reply_when_done(self):
+        vmm = self.vmm(*workload("4M", pages_per_second=100000))
+        vmm.cmd("stop")
+        self.assertEqual(vmm.run_state(), "paused")
+        before = vmm.workload()["position"]
+        self.assertEqual(vmm.workload()["position"], before)
+        vmm.cmd("cont")
+        vmm.wait_for(lambda: vmm.workload()["position"] > before)
+        self.assertEqual(vmm.events(), ["STOP", "RESUME"])
+
+    def test_failed_incoming_ends_with_status_1(self):
+        path = self.folder / "nothing"
+        path.write_bytes(b"this is no migration stream")
+        status, log = self.vmm_that_fails("-incoming", f"file:{path}")
+        self.assertEqual(status, 1)
+        self.assertIn("not a migration stream", log)
+
+    def test_pidfile_holds_the_pid_and_goes(self):
+        path = self.folder / "pid"
+        vmm = self.vmm("-pidfile", str(path))
+        self.assertEqual(int(path.read_text()), vmm.pid)
+        vmm.quit()
+        self.assertFalse(path.exists())
+
+    def test_commands_of_its_own_refuse_unknown_ids(self):
+        vmm = self.vmm()
+        with self.assertRaises(QmpError):
+            vmm.cmd("x-set-workload", id="nope", pages_per_second=1)
+
+
+class Memory(VmmTestCase):
+    def test_values_are_little_endian(self):
+        qtest = self.vmm().qtest
+        qtest.writel(0x1000, 0x11223344)
+        self.assertEqual(qtest.read(0x1000, 4), bytes([0x44, 0x33, 0x22, 0x11]))
+        self.assertEqual(qtest.readw(0x1002), 0x1122)
+        self.assertEqual(qtest.cmd("endianness"), "little")
+
+    def test_read_write_and_memset(self):
+        qtest = self.vmm().qtest
+        self.assertEqual(qtest.cmd("write 0x2000 4 0x0102"), "")
+        self.assertEqual(qtest.cmd("read 0x2000 4"), "0x01020000")
+        qtest.memset(0x3000, 0x2000, 0xAB)
+        self.assertEqual(qtest.read(0x3000, 0x2000), b"\xab" * 0x2000)
+        data = bytes(range(256)) * 1024
+        qtest.write(0x10000, data)
+        self.assertEqual(qtest.read(0x10000, len(data)), data)
+
+    def test_unassigned_reads_all_ones(self):
+        qtest = self.vmm().qtest
+        self.assertEqual(qtest.readq(0xE0000000), 0xFFFFFFFFFFFFFFFF)
+        qtest.writeq(0xE0000000, 0)
+        self.assertEqual(qtest.inl(0x70), 0xFFFFFFFF)
+
+    def test_ram_above_the_hole_begins_at_4_gib(self):
+        qtest = self.vmm(memory="3G").qtest
+        qtest.writeb(0x100000000, 0x42)
+        self.assertEqual(qtest.readb(0x100000000), 0x42)
+        self.assertEqual(qtest.readb(0x80000000), 0xFF)
+
+    def test_malformed_requests_fail_and_the_next_works(self):
+        qtest = self.vmm().qtest
+        for line in ("readb", "readb x", "read 0 0", "read 0xffffffffffffffff 2", "outb 0x10000 1",
+                     "write 0 1 zz", "b64write 0 1 !!!!", "nonsense", "memset 0 1", "clock_set -1"):
+            with self.assertRaises(QtestError, msg=line):
+                qtest.cmd(line)
+        self.assertEqual(qtest.readb(0), 0)
+
+    def test_virtual_clock_stands_still_between_steps(self):
+        qtest = self.vmm().qtest
+        self.assertEqual(qtest.clock_step(1000), 1000)
+        self.assertEqual(qtest.clock_step(0), 1000)
+        self.assertEqual(qtest.cmd("clock_set 5000"), "5000")
+        with self.assertRaises(QtestError):
+            qtest.cmd("clock_set 4000")
+
+    def test_many_small_requests_are_quick_enough(self):
+        qtest = self.vmm().qtest
+        for _ in range(25000):
+            qtest.readb(0x1000)
+
+    def test_empty_slot_reads_all_ones(self):
+        function = PciFunction(self.vmm().qtest, 7)
+        self.assertFalse(function.present())
+        self.assertEqual(function.config_readl(0), 0xFFFFFFFF)
+
+    def test_workload_fills_what_a_checker_expects(self):
+        for pattern in ("seq", "rand"):
+            for fill in ("page", "record"):
+                vmm = self.vmm(*workload("1M", offset="2M", pages_per_second=100000, seed=7,
+                                         pattern=pattern, fill=fill), backed=True)
+                vmm.wait_for(lambda vmm=vmm: vmm.workload()["position"] > 300)
+                vmm.cmd("stop")
+                self.assertGreater(self.assert_workload_correct(vmm), 300)
+                vmm.qtest.writeb(0x200100 if fill == "page" else 0x200030, 1)
+                vmm.qtest.writeb(0x200101 if fill == "page" else 0x200031, 2)
+                with self.assertRaises(AssertionError):
+                    self.assert_workload_correct(vmm)
+
+
+if __name__ == "__main__":
+    unittest.main()

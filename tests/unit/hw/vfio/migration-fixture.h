@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A VM with scripted VFIO devices, and both sides of a migration attempt without channels: a test
+// calls the handlers in the core's order and looks at the bytes and at what the devices were asked.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "hw/vfio/vfio-device.h"
+#include "migration/blocker.h"
+#include "migration/savevm.h"
+#include "system/memory.h"
+#include "system/runstate.h"
+#include "tests/fakes/scripted-device-io.h"
+#include "tests/support/test-env.h"
+#include "tests/support/test-loop.h"
+
+namespace ferry::test {
+
+inline constexpr vfio::MigCaps kPlain{.stop_copy = true};
+inline constexpr vfio::MigCaps kP2P{.stop_copy = true, .p2p = true};
+inline constexpr vfio::MigCaps kPreCopy{.stop_copy = true, .pre_copy = true};
+inline constexpr vfio::MigCaps kAll{.stop_copy = true, .p2p = true, .pre_copy = true};
+
+class FakeSaveSession final : public migration::SaveSession {
+ public:
+    Mode mode() const override { return its_mode; }
+    const migration::Capabilities& capabilities() const override { return its_capabilities; }
+    const migration::Parameters& parameters() const override { return its_parameters; }
+    Result<migration::PeerFeatures> peer_features() override { return its_features; }
+    bool round_is_full() const override { return false; }
+
+    Mode its_mode = Mode::Live;
+    migration::Capabilities its_capabilities;
+    migration::Parameters its_parameters;
+    migration::PeerFeatures its_features;
+};
+
+class FakeLoadSession final : public migration::LoadSession {
+ public:
+    const migration::Capabilities& capabilities() const override { return its_capabilities; }
+    migration::PeerFeatures peer_features() const override { return its_features; }
+    Result<> approve_switchover() override {
+        ++approvals;
+        return {};
+    }
+
+    migration::Capabilities its_capabilities;
+    migration::PeerFeatures its_features;
+    int approvals = 0;
+};
+
+// One number instead of a PCI device's state.
+class FakeConfig final : public vfio::VfioConfigState {
+ public:
+    void save_config(migration::SaveStream& out) override { out.be32(value); }
+    Result<> load_config(migration::LoadStream& in) override;
+    uint32_t value = 0;
+    std::function<void()> loading;  // called by load_config
+};
+
+class VfioVmFixture {
+ public:
+    explicit VfioVmFixture(system::RunState state = system::RunState::Running);
+    ~VfioVmFixture();
+
+    struct Device {
+        std::unique_ptr<ScriptedDeviceIo> io;
+        std::unique_ptr<util::Worker> worker;
+        FakeConfig config;
+        std::unique_ptr<vfio::VfioDeviceMigration> migration;
+        migration::SaveVMHandlers* handlers = nullptr;  // null: can't migrate
+    };
+    struct Plug {
+        std::string name = "a";  // id; the path is "0000:00:NAME"
+        vfio::MigCaps caps = kAll;
+        vfio::VfioProperties properties;
+        unsigned depth = 1;
+        bool behind_viommu = false;
+        std::function<void(ScriptedDeviceIo&)> script;  // before it is realized
+    };
+    Result<Device*> plug(Plug wanted);
+    Device& plugged(Plug wanted);  // must succeed
+    void unplug(Device& device);
+
+    Result<> stop(system::RunState to = system::RunState::FinishMigrate);
+    Result<> start();
+    Result<> set_state(system::RunState to);
+    // Until the device's worker has done what is queued.
+    static void settle(Device& device);
+    std::vector<std::string> blockers();
+    void add_ram(system::Gpa gpa, uint64_t length);
+
+    TestEnv env;
+    CallLog log;
+    TestLoop loop{env.clock};
+    system::GuestMemory memory;
+    system::RunStateController runstate;
+    migration::BlockerList blocker_list;
+    migration::SaveVMRegistry registry{loop};
+    vfio::VfioMigrationServices services;
+    std::vector<std::string> events() const;
+
+ private:
+    Result<> on_loop(const std::function<void(system::Done)>& call);
+
+    mutable std::mutex mutex_;
+    std::vector<std::string> events_;
+    std::vector<std::unique_ptr<Device>> devices_;
+};
+
+using Bytes = std::vector<std::byte>;
+
+// The source's calls, each with the bytes that it put.
+class Sender {
+ public:
+    Sender(VfioVmFixture& vm, VfioVmFixture::Device& device) : vm_(vm), device_(device) {}
+
+    Result<> prepare();
+    Result<Bytes> setup();
+    // Until the device has nothing more for now; the bodies one after another.
+    Result<std::vector<Bytes>> iterate();
+    Result<Bytes> iterate_once();
+    Result<Bytes> complete();
+    Result<Bytes> config();
+    void cleanup(migration::SaveVMHandlers::Outcome outcome);
+
+    FakeSaveSession session;
+
+ private:
+    Result<Bytes> body(const std::function<Result<>(migration::SaveStream&)>& call);
+    VfioVmFixture& vm_;
+    VfioVmFixture::Device& device_;
+};
+
+class Receiver {
+ public:
+    explicit Receiver(VfioVmFixture::Device& device) : device_(device) {}
+
+    Result<> setup() { return device_.handlers->load_setup(session); }
+    Result<> load(migration::SectionKind kind, const Bytes& body);
+    Result<> validate();
+    void cleanup(migration::SaveVMHandlers::Outcome outcome) {
+        device_.handlers->load_cleanup(outcome);
+    }
+
+    FakeLoadSession session;
+
+ private:
+    VfioVmFixture::Device& device_;
+};
+
+// Record bodies by hand.
+class RecordBody {
+ public:
+    RecordBody& tag(uint64_t value);
+    RecordBody& data(std::string_view content);
+    RecordBody& u64(uint64_t value);
+    Bytes take() { return std::move(bytes_); }
+
+ private:
+    Bytes bytes_;
+};
+
+// A timeline's spans as "who step", in order of their end.
+std::vector<std::string> steps_of(const util::Timeline& timeline);
+
+}  // namespace ferry::test

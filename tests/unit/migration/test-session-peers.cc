@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// One real side against a peer made of bytes: QEMU, a broken Ferry, silence, garbage.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "migration/return-path.h"
+#include "tests/support/test-vm.h"
+#include "util/wire.h"
+
+namespace ferry::migration {
+namespace {
+
+using system::RunState;
+using test::TestVm;
+using util::WireWriter;
+
+std::vector<std::byte> message(uint16_t type, ConstBytes payload) {
+    WireWriter out;
+    out.be16(type).be16(static_cast<uint16_t>(payload.size())).bytes(payload);
+    return out.take();
+}
+std::vector<std::byte> message32(ReturnMessage type, uint32_t value) {
+    WireWriter payload;
+    payload.be32(value);
+    return message(static_cast<uint16_t>(type), payload.view());
+}
+
+// The other end of a memory channel, driven by the test's thread.
+class RawPeer {
+ public:
+    explicit RawPeer(std::unique_ptr<MigrationChannel> channel) : channel_(std::move(channel)) {}
+
+    bool send(ConstBytes bytes) {
+        const std::array<ConstBytes, 1> parts{bytes};
+        return channel_->write_all(parts).has_value();
+    }
+    // Reads until `pattern` has come by; false at the end of the stream.
+    bool read_until(ConstBytes pattern) {
+        for (;;) {
+            const auto found = std::ranges::search(seen_, pattern);
+            if (!found.empty()) {
+                seen_.erase(seen_.begin(), found.end());
+                return true;
+            }
+            if (seen_.size() > pattern.size()) {
+                seen_.erase(seen_.begin(),
+                            seen_.end() - static_cast<ptrdiff_t>(pattern.size()));
+            }
+            std::vector<std::byte> buffer(65536);
+            const auto got = channel_->read_some(buffer);
+            if (!got || *got == 0) return false;
+            seen_.insert(seen_.end(), buffer.begin(), buffer.begin() + static_cast<ptrdiff_t>(*got));
+        }
+    }
+    bool await_ping(uint32_t value) {
+        WireWriter ping;
+        ping.u8(8).be16(2).be16(4).be32(value);
+        return read_until(ping.view());
+    }
+    void drain() {
+        std::vector<std::byte> buffer(65536);
+        for (;;) {
+            const auto got = channel_->read_some(buffer);
+            if (!got || *got == 0) return;
+        }
+    }
+    void close() { channel_.reset(); }
+
+ private:
+    std::unique_ptr<MigrationChannel> channel_;
+    std::vector<std::byte> seen_;
+};
+
+const uint32_t kHello = hello_ping(kOurFeatures);
+
+class SourceAndRawPeer : public testing::Test {
+ protected:
+    void begin(util::Clock& c) {
+        src = std::make_unique<TestVm>(c, RunState::PreLaunch);
+        src->fill_ram(3);
+        ASSERT_TRUE(src->start());
+        ASSERT_TRUE(src->set_capability(Capability::ReturnPath));
+        auto [a, b] = make_memory_channel_pair();
+        peer = std::make_unique<RawPeer>(std::move(b));
+        ASSERT_TRUE(src->migrate(std::move(a)));
+    }
+    void expect_failed_and_running(std::string_view why) {
+        ASSERT_TRUE(src->wait_over());
+        EXPECT_EQ(src->status(), MigrationStatus::Failed);
+        EXPECT_EQ(src->state(), RunState::Running);
+        EXPECT_NE(src->error_desc().find(why), std::string::npos) << src->error_desc();
+    }
+    // Answers the hello as a Ferry does.
+    void answer_hello() {
+        ASSERT_TRUE(peer->await_ping(kHello));
+        peer->send(message32(ReturnMessage::Pong, kFirstPing));
+        PeerFeatures agreed;
+        peer->send(message32(ReturnMessage::Pong, pong_for(kHello, kOurFeatures, agreed)));
+    }
+    bool await_go() {
+        WireWriter go;
+        go.u8(8).be16(static_cast<uint16_t>(Command::Go)).be16(0);
+        return peer->read_until(go.view());
+    }
+
+    util::SystemClock clock;
+    std::unique_ptr<TestVm> src;
+    std::unique_ptr<RawPeer> peer;
+};
+
+TEST_F(SourceAndRawPeer, QemuEchoesTheHelloAndGetsNeitherGoNorWaits) {
+    begin(clock);
+    ASSERT_TRUE(peer->await_ping(kHello));
+    peer->send(message32(ReturnMessage::Pong, kFirstPing));
+    peer->send(message32(ReturnMessage::Pong, kHello));
+    // The description ends the stream; nothing of ours may follow it.
+    ASSERT_TRUE(peer->read_until(bytes_of("\"devices\": [")));
+    peer->send(message32(ReturnMessage::Shut, 0));
+    std::jthread reader([&] { EXPECT_FALSE(await_go()); });
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+    EXPECT_EQ(src->state(), RunState::PostMigrate);
+}
+
+TEST_F(SourceAndRawPeer, QemuThatClosesWithoutShutHasFailed) {
+    begin(clock);
+    ASSERT_TRUE(peer->await_ping(kHello));
+    peer->send(message32(ReturnMessage::Pong, kFirstPing));
+    peer->send(message32(ReturnMessage::Pong, kHello));
+    ASSERT_TRUE(peer->read_until(bytes_of("\"devices\": [")));
+    peer->close();
+    expect_failed_and_running("clos");
+}
+
+TEST_F(SourceAndRawPeer, FailureTextOfTheDestinationEndsInErrorDesc) {
+    begin(clock);
+    answer_hello();
+    WireWriter failure;
+    const std::string why = "device 0000:00:03.0: rejected the image";
+    failure.be32(2).be16(static_cast<uint16_t>(why.size())).bytes(bytes_of(why));
+    peer->send(message(static_cast<uint16_t>(ReturnMessage::Failure), failure.view()));
+    peer->send(message32(ReturnMessage::Shut, 1));
+    std::jthread reader([&] { peer->drain(); });
+    expect_failed_and_running(why);
+}
+
+TEST_F(SourceAndRawPeer, LostBeforeGoTheSourceTakesTheVmBack) {
+    begin(clock);
+    answer_hello();
+    ASSERT_TRUE(peer->read_until(bytes_of("\"devices\": [")));
+    peer->close();
+    expect_failed_and_running("");
+}
+
+TEST_F(SourceAndRawPeer, LostAfterGoTheSourceStaysStoppedAndSaysHowToDecide) {
+    begin(clock);
+    answer_hello();
+    peer->send(message(static_cast<uint16_t>(ReturnMessage::Ready), {}));
+    ASSERT_TRUE(await_go());
+    peer->close();
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Failed);
+    EXPECT_EQ(src->state(), RunState::PostMigrate);
+    EXPECT_NE(src->error_desc().find("'cont'"), std::string::npos) << src->error_desc();
+}
+
+TEST_F(SourceAndRawPeer, CancelAfterGoHasNoEffect) {
+    begin(clock);
+    answer_hello();
+    peer->send(message(static_cast<uint16_t>(ReturnMessage::Ready), {}));
+    ASSERT_TRUE(await_go());
+    src->loop.run([&] { src->migration->migrate_cancel(); });
+    peer->send(message32(ReturnMessage::Shut, 0));
+    std::jthread reader([&] { peer->drain(); });
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+}
+
+TEST_F(SourceAndRawPeer, EveryBadReturnMessageFailsTheMigrationByName) {
+    struct Case {
+        std::vector<std::byte> bytes;
+        std::string_view why;
+    };
+    const std::array<std::byte, 4> four{};
+    WireWriter huge;
+    huge.be16(2).be16(513);
+    const std::vector<Case> cases{
+        {message(0, {}), "message type"},
+        {message(5, {}), "message type"},
+        {message(8, {}), "message type"},
+        {message(2, {}), "PONG of 0 bytes"},
+        {message(7, four), "SWITCHOVER_ACK of 4 bytes"},
+        {huge.take(), "513 bytes"},
+        {message(static_cast<uint16_t>(ReturnMessage::Failure), four), "FAILURE"},
+        {message32(ReturnMessage::Shut, 0), "too early"},
+    };
+    for (const Case& bad : cases) {
+        begin(clock);
+        ASSERT_TRUE(peer->await_ping(kHello));
+        peer->send(bad.bytes);
+        std::jthread reader([&] { peer->drain(); });
+        expect_failed_and_running(bad.why);
+    }
+}
+
+TEST_F(SourceAndRawPeer, SilentDestinationFailsAfterThePeerTimeout) {
+    test::FakeClock fake;
+    begin(fake);
+    // It never answers the hello and never reads.
+    ASSERT_TRUE(src->loop.wait_for([&] {
+        fake.advance(std::chrono::seconds(1));
+        return !src->migration->in_progress();
+    }));
+    EXPECT_NE(src->error_desc().find("silent"), std::string::npos) << src->error_desc();
+    EXPECT_EQ(src->state(), RunState::Running);
+}
+
+class DestinationAndRawPeer : public testing::Test {
+ protected:
+    void begin(util::Clock& c) {
+        dst = std::make_unique<TestVm>(c, RunState::InMigrate);
+        auto [a, b] = make_memory_channel_pair();
+        peer = std::make_unique<RawPeer>(std::move(a));
+        ASSERT_TRUE(dst->incoming(std::move(b)));
+    }
+    void expect_failed(std::string_view why) {
+        ASSERT_TRUE(dst->wait_over());
+        EXPECT_EQ(dst->status(), MigrationStatus::Failed);
+        EXPECT_EQ(dst->state(), RunState::InMigrate);
+        EXPECT_NE(dst->error_desc().find(why), std::string::npos) << dst->error_desc();
+    }
+    static void header(WireWriter& out) {
+        const std::string_view machine = "test-machine";
+        out.be32(kStreamMagic).be32(kStreamVersion).u8(7);
+        out.be32(static_cast<uint32_t>(machine.size())).bytes(bytes_of(machine));
+    }
+    static void command32(WireWriter& out, uint16_t command, uint32_t value) {
+        out.u8(8).be16(command).be16(4).be32(value);
+    }
+    // Everything a destination needs, without pages: RAM list, globalstate "running", EOF, {}.
+    enum class From : uint8_t { Ferry, Qemu };
+    static void whole_stream(WireWriter& out, From from = From::Ferry) {
+        header(out);
+        out.u8(8).be16(1).be16(0);
+        command32(out, 2, kFirstPing);
+        if (from == From::Ferry) command32(out, 2, kHello);
+        out.u8(1).be32(0).str8("ram").be32(0).be32(4);
+        out.be64(TestVm::kRamBytes | 4).str8("test.ram").be64(TestVm::kRamBytes).be64(0x10);
+        out.u8(0x7e).be32(0);
+        out.u8(4).be32(1).str8("globalstate").be32(0).be32(1);
+        out.be32(8).bytes(bytes_of("running")).zeros(25).u8(1).u8(0).zeros(66);
+        out.u8(0x7e).be32(1);
+        out.u8(0).u8(6).be32(2).bytes(bytes_of("{}"));
+    }
+
+    util::SystemClock clock;
+    std::unique_ptr<TestVm> dst;
+    std::unique_ptr<RawPeer> peer;
+};
+
+TEST_F(DestinationAndRawPeer, GarbageIsRefused) {
+    begin(clock);
+    WireWriter out;
+    out.be64(0x1234567812345678).be64(1).be64(2);
+    peer->send(out.view());
+    expect_failed("");
+}
+
+TEST_F(DestinationAndRawPeer, TruncationAnywhereFailsCleanly) {
+    WireWriter whole;
+    whole_stream(whole);
+    for (size_t length = 0; length + 7 < whole.size(); length += 3) {
+        begin(clock);
+        peer->send(whole.view().first(length));
+        peer->close();
+        ASSERT_TRUE(dst->wait_over());
+        ASSERT_EQ(dst->status(), MigrationStatus::Failed) << length;
+        ASSERT_EQ(dst->state(), RunState::InMigrate) << length;
+    }
+}
+
+TEST_F(DestinationAndRawPeer, SectionOfAnUnknownDeviceIsRefusedByName) {
+    begin(clock);
+    WireWriter out;
+    header(out);
+    out.u8(1).be32(9).str8("0000:00:05.0/vfio").be32(0).be32(1);
+    peer->send(out.view());
+    expect_failed("0000:00:05.0/vfio");
+}
+
+TEST_F(DestinationAndRawPeer, WrongRamSizeIsRefusedWithBothSizes) {
+    begin(clock);
+    WireWriter out;
+    header(out);
+    out.u8(1).be32(0).str8("ram").be32(0).be32(4);
+    out.be64(TestVm::kRamBytes / 2 | 4).str8("test.ram").be64(TestVm::kRamBytes / 2);
+    peer->send(out.view());
+    expect_failed("test.ram");
+}
+
+TEST_F(DestinationAndRawPeer, PingWithoutReturnPathIsRefused) {
+    begin(clock);
+    WireWriter out;
+    header(out);
+    command32(out, 2, 1);
+    peer->send(out.view());
+    expect_failed("PING");
+}
+
+TEST_F(DestinationAndRawPeer, SilentSourceFailsAfterThePeerTimeout) {
+    test::FakeClock fake;
+    begin(fake);
+    ASSERT_TRUE(dst->loop.wait_for([&] {
+        fake.advance(std::chrono::seconds(1));
+        return !dst->migration->in_progress();
+    }));
+    expect_failed("silent");
+}
+
+TEST_F(DestinationAndRawPeer, ReadyIsAnsweredByGoAndOnlyThenTheVmStarts) {
+    begin(clock);
+    WireWriter out;
+    whole_stream(out);
+    peer->send(out.view());
+    ASSERT_TRUE(peer->read_until(message(static_cast<uint16_t>(ReturnMessage::Ready), {})));
+    EXPECT_EQ(dst->state(), RunState::InMigrate);
+    WireWriter go;
+    command32(go, 2, kKeepAlivePing);
+    go.u8(8).be16(static_cast<uint16_t>(Command::Go)).be16(0);
+    peer->send(go.view());
+    ASSERT_TRUE(peer->read_until(message32(ReturnMessage::Shut, 0)));
+    ASSERT_TRUE(dst->wait_over());
+    EXPECT_EQ(dst->state(), RunState::Running);
+}
+
+TEST_F(DestinationAndRawPeer, WithoutGoTheCompleteVmIsKeptStopped) {
+    begin(clock);
+    WireWriter out;
+    whole_stream(out);
+    peer->send(out.view());
+    ASSERT_TRUE(peer->read_until(message(static_cast<uint16_t>(ReturnMessage::Ready), {})));
+    peer->close();
+    ASSERT_TRUE(dst->wait_over());
+    EXPECT_EQ(dst->status(), MigrationStatus::Failed);
+    EXPECT_EQ(dst->state(), RunState::Paused);
+    EXPECT_NE(dst->error_desc().find("'cont'"), std::string::npos) << dst->error_desc();
+}
+
+TEST_F(DestinationAndRawPeer, AbortInsteadOfGoDiscardsTheVm) {
+    begin(clock);
+    WireWriter out;
+    whole_stream(out);
+    peer->send(out.view());
+    ASSERT_TRUE(peer->read_until(message(static_cast<uint16_t>(ReturnMessage::Ready), {})));
+    WireWriter abort;
+    abort.u8(8).be16(static_cast<uint16_t>(Command::Abort)).be16(0);
+    peer->send(abort.view());
+    expect_failed("source keeps");
+}
+
+TEST_F(DestinationAndRawPeer, QemuSourceGetsShutBeforeTheStart) {
+    begin(clock);
+    WireWriter out;
+    whole_stream(out, From::Qemu);
+    peer->send(out.view());
+    ASSERT_TRUE(peer->read_until(message32(ReturnMessage::Shut, 0)));
+    ASSERT_TRUE(dst->wait_over());
+    EXPECT_EQ(dst->status(), MigrationStatus::Completed) << dst->error_desc();
+    EXPECT_EQ(dst->state(), RunState::Running);
+}
+
+}  // namespace
+}  // namespace ferry::migration

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A VM under a monitor: the tests' VM with what a hypervisor adds, and clients for it.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "monitor/monitor.h"
+#include "tests/support/test-vm.h"
+#include "tests/unit/monitor/qmp-client.h"
+
+namespace ferry::test {
+
+// Keeps what it was asked for; the test answers.
+class FakeVm final : public monitor::VmControl {
+ public:
+    FakeVm(util::Clock& clock, system::RunState initial) : vm(clock, initial) {
+        vm.loop.run([&] { monitor.emplace(*this); });
+    }
+    ~FakeVm() override {
+        vm.loop.run([&] {
+            monitor.reset();
+            resets.clear();
+        });
+    }
+
+    std::string name() const override { return vm_name; }
+    std::string uuid() const override { return "00000000-0000-0000-0000-000000000000"; }
+    std::string target() const override { return "x86_64"; }
+    std::vector<monitor::MachineInfo> machines() const override {
+        return {{"test", "t", monitor::MachineInfo::Default::Yes, 1}};
+    }
+    system::MainLoop& loop() override { return vm.loop; }
+    util::Env& env() override { return vm.env; }
+    system::RunStateController& runstate() override { return vm.runstate; }
+    migration::Migration& migration() override { return *vm.migration; }
+    std::vector<vfio::VfioDeviceMigrationInfo> vfio_devices() const override { return devices; }
+    void quit() override { ++quits; }
+    void reset(system::Done done) override { resets.push_back(std::move(done)); }
+    void device_del(std::string_view id, system::Done done) override {
+        if (id == "there") return done({});
+        done(Error(ErrorKind::InvalidArgument, "Device '" + std::string(id) + "' not found"));
+    }
+
+    // A client that has negotiated.
+    QmpClient client() {
+        auto [ours, theirs] = socket_pair();
+        vm.loop.run([&, fd = &theirs] {
+            monitor->add_qmp(*monitor::make_connected_transport(vm.loop, std::move(*fd)),
+                             monitor::Layout::Line);
+        });
+        QmpClient client(std::move(ours));
+        client.negotiate();
+        return client;
+    }
+    // A person at a terminal, before the first prompt.
+    QmpClient person() {
+        auto [ours, theirs] = socket_pair();
+        vm.loop.run([&, fd = &theirs] {
+            monitor->add_hmp(*monitor::make_connected_transport(vm.loop, std::move(*fd)));
+        });
+        return QmpClient(std::move(ours));
+    }
+    // Stops and starts take until the test calls its `done`.
+    class SlowDevice final : public system::VmChangeHandler {
+     public:
+        std::string_view name() const override { return "slow"; }
+        unsigned depth() const override { return 1; }
+        bool has_prepare() const override { return false; }
+        void vm_change(system::Pass, system::VmChange, system::Done done) override {
+            waiting.push_back(std::move(done));
+        }
+        std::vector<system::Done> waiting;
+    };
+    // Lets the slow device finish what it was asked.
+    void finish(SlowDevice& device, Result<> result = {}) {
+        EXPECT_TRUE(vm.loop.wait_for([&] { return !device.waiting.empty(); }));
+        vm.loop.run([&] {
+            system::Done done = std::move(device.waiting.front());
+            device.waiting.erase(device.waiting.begin());
+            done(std::move(result));
+        });
+    }
+
+    TestVm vm;
+    std::string vm_name = "guest";
+    std::vector<vfio::VfioDeviceMigrationInfo> devices;
+    int quits = 0;
+    std::vector<system::Done> resets;
+    std::optional<monitor::Monitor> monitor;
+};
+
+}  // namespace ferry::test

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// ferryctl against monitors of real VMs, and what it prints.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <sstream>
+
+#include "tests/unit/monitor/fake-vm.h"
+#include "tools/ferryctl/options.h"
+#include "tools/ferryctl/progress.h"
+#include "tools/ferryctl/run.h"
+#include "tools/ferryctl/timeline.h"
+
+namespace ferry::ferryctl {
+namespace {
+
+using monitor::Json;
+using system::RunState;
+using test::FakeVm;
+using Strings = std::vector<std::string>;
+
+struct UsageCase {
+    Strings arguments;
+    std::string_view error;
+};
+class Usage : public testing::TestWithParam<UsageCase> {};
+TEST_P(Usage, IsRefusedWithStatus2) {
+    const auto options = parse_options(GetParam().arguments);
+    ASSERT_FALSE(options);
+    EXPECT_EQ(options.error().message(), GetParam().error);
+    std::ostringstream out, err;
+    EXPECT_EQ(run(GetParam().arguments, {out, err}), 2);
+    EXPECT_EQ(out.str(), "");
+    EXPECT_NE(err.str().find(GetParam().error), std::string::npos);
+}
+INSTANTIATE_TEST_SUITE_P(
+    Table, Usage,
+    testing::Values(UsageCase{{}, "no command given"},
+                    UsageCase{{"warp"}, "unknown command 'warp'"},
+                    UsageCase{{"-s", "x", "status", "--fast"}, "unknown option '--fast'"},
+                    UsageCase{{"-x"}, "unknown option '-x'"},
+                    UsageCase{{"status"}, "which VM? give its monitor with -s SOCKET"},
+                    UsageCase{{"status", "-s"}, "-s wants a value"},
+                    UsageCase{{"-s", "x", "qmp"}, "qmp wants JSON"},
+                    UsageCase{{"-s", "x", "stop", "it"}, "'it' is one word too many"},
+                    UsageCase{{"-s", "x", "stop", "--cap", "events"}, "--cap is for migrate only"},
+                    UsageCase{{"-s", "x", "--json=1", "stop"}, "--json takes no value"},
+                    UsageCase{{"-s", "x", "migrate", "u", "--set", "a"},
+                              "--set wants NAME=VALUE, not 'a'"}));
+
+TEST(Options, MigrateTakesAllItsOptionsInAnyOrder) {
+    const Strings arguments = {"migrate",
+                               "--cap=events",
+                               "tcp:h:1",
+                               "-s",
+                               "a",
+                               "--destination",
+                               "b",
+                               "--downtime-limit",
+                               "20",
+                               "--set",
+                               "x-peer-timeout=5000",
+                               "--no-progress"};
+    const auto options = parse_options(arguments);
+    ASSERT_TRUE(options);
+    EXPECT_EQ(options->action, Action::Migrate);
+    EXPECT_EQ(options->argument, "tcp:h:1");
+    EXPECT_EQ(options->destination, "b");
+    EXPECT_EQ(options->capabilities, Strings{"events"});
+    EXPECT_EQ(options->parameters, (std::vector<std::pair<std::string, std::string>>{
+                                       {"downtime-limit", "20"}, {"x-peer-timeout", "5000"}}));
+    EXPECT_EQ(options->progress, Progress::Hidden);
+}
+
+TEST(Options, HelpNeedsNothingElse) {
+    std::ostringstream out, err;
+    const Strings arguments = {"migrate", "--help"};
+    EXPECT_EQ(run(arguments, {out, err}), 0);
+    EXPECT_TRUE(out.str().starts_with("Usage: ferryctl"));
+}
+
+TEST(BytesText, PicksTheUnit) {
+    EXPECT_EQ(bytes_text(0), "0 B");
+    EXPECT_EQ(bytes_text(1023), "1023 B");
+    EXPECT_EQ(bytes_text(1536), "1.5 KiB");
+    EXPECT_EQ(bytes_text(UINT64_MAX), "16.0 EiB");
+}
+
+TEST(Progress, ShowsHowMuchIsLeftAndWhoHoldsEverybodyUp) {
+    const Json info = Json::parse(R"({"status": "active", "vfio": {"transferred": 1024},
+        "ram": {"total": 4096, "remaining": 1024, "mbps": 12.5, "dirty-sync-count": 2},
+        "x-pending-calls": [{"who": "net0", "call": "set state stop", "pending-ms": 2500}]})");
+    EXPECT_EQ(progress_line(info),
+              "[##################------]  75%  1.0 KiB left, 12 Mbit/s, pass 2, devices 1.0 KiB  "
+              "active, waiting for net0: set state stop since 2 s");
+    EXPECT_EQ(progress_line(Json::parse(R"({"status": "setup"})")), "setup");
+}
+
+TEST(Timeline, EntriesThatMakeNoSenseAreLeftOut) {
+    const Json timeline = Json::parse(R"([1, {}, {"who": "a", "step": "b", "begin-ns": 5,
+        "end-ns": 4}, {"who": "a", "step": "b", "begin-ns": "x", "end-ns": 4},
+        {"who": "a", "step": "b", "begin-ns": 1, "end-ns": 4, "bytes": -1}])");
+    const auto steps = steps_from_json(timeline);
+    ASSERT_EQ(steps.size(), 1U);
+    EXPECT_EQ(steps[0].bytes, 0U);
+    EXPECT_TRUE(steps_from_json(Json(7)).empty());
+}
+
+constexpr int64_t kMs = 1'000'000;
+
+TEST(Timeline, PauseBeginsWithTheLastStopAndSharesTheClockOfOneHost) {
+    const Pause pause =
+        find_pause({{"vm", "stop", 1 * kMs, 2 * kMs},
+                    {"vm", "pre-copy", 3 * kMs, 100 * kMs},
+                    {"net0", "stop", 101 * kMs, 102 * kMs},
+                    {"vm", "stop", 100 * kMs, 103 * kMs}},
+                   {{"vm", "load", 4 * kMs, 108 * kMs}, {"net0", "start", 109 * kMs, 110 * kMs}});
+    EXPECT_EQ(pause.clocks, Pause::Clocks::Shared);
+    ASSERT_EQ(pause.source.size(), 2U);
+    EXPECT_EQ(pause.source[0].who, "vm");
+    ASSERT_EQ(pause.destination.size(), 2U);
+    EXPECT_EQ(pause.destination[0].begin_ns, 100 * kMs);
+}
+
+TEST(Timeline, DestinationWithAnotherClockHasAZeroOfItsOwn) {
+    const Pause pause = find_pause(
+        {{"vm", "stop", 100 * kMs, 103 * kMs}},
+        {{"vm", "load", 900 * kMs, 990 * kMs}, {"vm", "validate", 985 * kMs, 995 * kMs}});
+    EXPECT_EQ(pause.clocks, Pause::Clocks::Separate);
+    EXPECT_EQ(pause.destination_zero_ns, 985 * kMs);
+    EXPECT_NE(pause_text(pause, 80).find("different clocks"), std::string::npos);
+}
+
+TEST(Timeline, TextIsAlignedAndBarsShowWhen) {
+    const Pause pause =
+        find_pause({{"vm", "stop", 0, 4 * kMs}, {"net0", "save", 4 * kMs, 10 * kMs, 2048}}, {});
+    EXPECT_EQ(pause_text(pause, 80),
+              "The pause, 10.00 ms:\n"
+              "side         device  step   begin ms  length ms       bytes\n"
+              "source       vm      stop       0.00       4.00              |######           |\n"
+              "source       net0    save       4.00       6.00     2.0 KiB  |      ###########|\n");
+    EXPECT_EQ(pause_text({}, 80), "");
+}
+
+// Two VMs whose monitors listen on real sockets.
+class FerryctlTest : public testing::Test {
+ protected:
+    FerryctlTest() {
+        std::string pattern = "/tmp/ferry-XXXXXX";
+        EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
+        directory = pattern;
+        serve(source, "source");
+        serve(destination, "destination");
+    }
+    ~FerryctlTest() override { std::filesystem::remove_all(directory); }
+
+    void serve(FakeVm& vm, const std::string& name) {
+        const auto address =
+            monitor::parse_monitor_address("unix:" + path(name) + ",server=on,wait=off");
+        vm.vm.loop.run([&] {
+            vm.monitor->add_qmp(*monitor::open_monitor_transport(vm.vm.loop, *address),
+                                monitor::Layout::Line);
+        });
+    }
+    std::string path(const std::string& name) const { return directory + "/" + name; }
+    int ferryctl(Strings arguments, const std::string& vm = "source") {
+        arguments.insert(arguments.begin(), {"-s", path(vm)});
+        out.str("");
+        err.str("");
+        return run(arguments, {out, err});
+    }
+    std::string uri() const { return "unix:" + path("migration"); }
+    void listen() {
+        const Json request = {{"execute", "migrate-incoming"}, {"arguments", {{"uri", uri()}}}};
+        ASSERT_EQ(ferryctl({"qmp", request.dump()}, "destination"), 0) << err.str();
+    }
+
+    util::SystemClock clock;
+    std::string directory;
+    FakeVm source{clock, RunState::PreLaunch};
+    FakeVm destination{clock, RunState::InMigrate};
+    std::ostringstream out, err;
+};
+
+TEST_F(FerryctlTest, StatusStopAndCont) {
+    EXPECT_EQ(ferryctl({"cont"}), 0);
+    EXPECT_EQ(out.str(), "");
+    EXPECT_EQ(ferryctl({"status"}), 0);
+    EXPECT_EQ(out.str(), "VM: running\n");
+    EXPECT_EQ(ferryctl({"stop"}), 0);
+    EXPECT_EQ(ferryctl({"status", "--json"}), 0);
+    EXPECT_EQ(Json::parse(out.str()), Json::parse(R"({"running": false, "status": "paused"})"));
+}
+
+TEST_F(FerryctlTest, ErrorsOfTheVmAreOnStderrWithStatus1) {
+    EXPECT_EQ(ferryctl({"qmp", R"({"execute": "warp"})"}), 1);
+    EXPECT_EQ(err.str(), "ferryctl: The command warp has not been found\n");
+    EXPECT_EQ(ferryctl({"qmp", "{"}), 1);
+    EXPECT_EQ(ferryctl({"status"}, "nobody"), 1);
+    EXPECT_NE(err.str().find(path("nobody")), std::string::npos);
+}
+
+TEST_F(FerryctlTest, MigrateShowsWhatThePauseWasSpentOnAtBothEnds) {
+    ASSERT_EQ(ferryctl({"cont"}), 0);
+    listen();
+    ASSERT_EQ(ferryctl({"migrate", uri(), "--destination", path("destination"), "--cap",
+                        "return-path", "--max-bandwidth", "1G", "--no-progress"}),
+              0)
+        << err.str();
+    const std::string text = out.str();
+    EXPECT_TRUE(text.starts_with("Migration completed after ")) << text;
+    EXPECT_NE(text.find("\nsource       vm      stop "), std::string::npos) << text;
+    EXPECT_NE(text.find("\ndestination  vm      start "), std::string::npos) << text;
+    EXPECT_EQ(text.find("pre-copy"), std::string::npos) << text;
+    EXPECT_EQ(ferryctl({"status"}), 0);
+    EXPECT_EQ(out.str(), "VM: postmigrate\nmigration: completed\n");
+    EXPECT_EQ(ferryctl({"status"}, "destination"), 0);
+    EXPECT_EQ(out.str(), "VM: running\nmigration: completed\n");
+}
+
+TEST_F(FerryctlTest, MigrateForPrograms) {
+    ASSERT_EQ(ferryctl({"cont"}), 0);
+    listen();
+    ASSERT_EQ(ferryctl({"migrate", uri(), "--json", "--destination", path("destination")}), 0)
+        << err.str();
+    const Json answer = Json::parse(out.str());
+    EXPECT_EQ(answer["status"], "completed");
+    EXPECT_FALSE(answer["timeline"]["source"].empty());
+    EXPECT_FALSE(answer["timeline"]["destination"].empty());
+    EXPECT_FALSE(answer.contains("x-timeline"));
+}
+
+TEST_F(FerryctlTest, FailedMigrationSaysWhyAndIsStatus1) {
+    ASSERT_EQ(ferryctl({"cont"}), 0);
+    EXPECT_EQ(ferryctl({"migrate", uri(), "--no-progress"}), 1);
+    EXPECT_TRUE(err.str().starts_with("ferryctl: migration failed: ")) << err.str();
+    EXPECT_NE(err.str().find(path("migration")), std::string::npos) << err.str();
+    EXPECT_EQ(ferryctl({"migrate", uri(), "--set", "multifd-channels=9"}), 1);
+    EXPECT_EQ(err.str(),
+              "ferryctl: Parameter 'multifd-channels' is not supported: it can only be 2\n");
+}
+
+TEST_F(FerryctlTest, ProgressGoesToAFileLineByLineAndToATerminalInOneLine) {
+    ASSERT_EQ(ferryctl({"cont"}), 0);
+    EXPECT_EQ(ferryctl({"migrate", uri()}), 1);
+    EXPECT_TRUE(out.str().ends_with("failed\n")) << out.str();
+    out.str("");
+    const Strings arguments = {"-s", path("source"), "migrate", uri()};
+    EXPECT_EQ(run(arguments, {out, err, Console::Kind::Terminal, 20}), 1);
+    EXPECT_TRUE(out.str().starts_with("\r")) << out.str();
+    EXPECT_TRUE(out.str().ends_with("failed\033[K\n")) << out.str();
+}
+
+}  // namespace
+}  // namespace ferry::ferryctl

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// ferryctl without the process around it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <iosfwd>
+#include <span>
+#include <string>
+
+namespace ferry::ferryctl {
+
+// Where the answers go.
+struct Console {
+    std::ostream& out;
+    std::ostream& err;
+    enum class Kind : uint8_t { Terminal, File } kind = Kind::File;  // of `out`
+    size_t columns = 100;
+};
+
+// Returns the exit status.
+int run(std::span<const std::string> arguments, Console console);
+
+}  // namespace ferry::ferryctl

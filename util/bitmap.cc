@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "util/bitmap.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace ferry::util {
+
+namespace {
+// The bits of word `word` that lie in [first, last].
+uint64_t mask_in_word(uint64_t word, uint64_t first, uint64_t last) {
+    uint64_t mask = ~uint64_t{0};
+    if (word == first / 64) mask &= ~uint64_t{0} << (first % 64);
+    if (word == last / 64) mask &= ~uint64_t{0} >> (63 - last % 64);
+    return mask;
+}
+}  // namespace
+
+void Bitmap::set_range(uint64_t first, uint64_t count) {
+    if (count == 0) return;
+    assert(first + count <= bits_);
+    const uint64_t last = first + count - 1;
+    for (uint64_t w = first / 64; w <= last / 64; ++w) words_[w] |= mask_in_word(w, first, last);
+}
+
+void Bitmap::clear_range(uint64_t first, uint64_t count) {
+    if (count == 0) return;
+    assert(first + count <= bits_);
+    const uint64_t last = first + count - 1;
+    for (uint64_t w = first / 64; w <= last / 64; ++w) words_[w] &= ~mask_in_word(w, first, last);
+}
+
+void Bitmap::clear_all() { std::fill(words_.begin(), words_.end(), 0); }
+
+uint64_t Bitmap::count() const {
+    uint64_t total = 0;
+    for (const uint64_t word : words_) total += static_cast<uint64_t>(std::popcount(word));
+    return total;
+}
+
+uint64_t Bitmap::find_set(uint64_t from) const {
+    if (from >= bits_) return bits_;
+    uint64_t w = from / 64;
+    uint64_t word = words_[w] & (~uint64_t{0} << (from % 64));
+    while (word == 0) {
+        if (++w == words_.size()) return bits_;
+        word = words_[w];
+    }
+    return w * 64 + static_cast<uint64_t>(std::countr_zero(word));
+}
+
+uint64_t Bitmap::find_clear(uint64_t from) const {
+    if (from >= bits_) return bits_;
+    uint64_t w = from / 64;
+    uint64_t word = ~words_[w] & (~uint64_t{0} << (from % 64));
+    while (word == 0) {
+        if (++w == words_.size()) return bits_;
+        word = ~words_[w];
+    }
+    return std::min(bits_, w * 64 + static_cast<uint64_t>(std::countr_zero(word)));
+}
+
+void Bitmap::or_with(const Bitmap& other) {
+    assert(other.bits_ == bits_);
+    for (size_t i = 0; i < words_.size(); ++i) words_[i] |= other.words_[i];
+}
+
+void AtomicBitmap::set_range(uint64_t first, uint64_t count) {
+    if (count == 0) return;
+    assert(first + count <= bits_);
+    const uint64_t last = first + count - 1;
+    for (uint64_t w = first / 64; w <= last / 64; ++w) {
+        const uint64_t mask = mask_in_word(w, first, last);
+        // Release: the data written before the mark is visible to whoever collects it.
+        words_[w].fetch_or(mask, std::memory_order_release);
+    }
+}
+
+void AtomicBitmap::collect_into(Bitmap& out) {
+    assert(out.size() == bits_);
+    const auto words = out.words();
+    for (size_t i = 0; i < words.size(); ++i) {
+        if (words_[i].load(std::memory_order_relaxed) == 0) continue;
+        words[i] |= words_[i].exchange(0, std::memory_order_acquire);
+    }
+}
+
+void AtomicBitmap::clear_all() {
+    for (uint64_t i = 0; i < (bits_ + 63) / 64; ++i) words_[i].store(0, std::memory_order_relaxed);
+}
+
+}  // namespace ferry::util
