@@ -75,14 +75,10 @@ int TestDeviceDma::execute(uint32_t command) {
     const uint64_t state_bytes = insides_.state.size();
     const bool in_state = offset <= state_bytes && bytes <= state_bytes - offset;
     switch (command) {
-        case kDmaFill:
-            return fill(iova, bytes, value);
-        case kDmaToState:
-            return in_state ? to_state(iova, bytes, offset) : EINVAL;
-        case kDmaFromState:
-            return in_state ? from_state(iova, bytes, offset) : EINVAL;
-        default:
-            return EINVAL;
+        case kDmaFill: return fill(iova, bytes, value);
+        case kDmaToState: return in_state ? to_state(iova, bytes, offset) : EINVAL;
+        case kDmaFromState: return in_state ? from_state(iova, bytes, offset) : EINVAL;
+        default: return EINVAL;
     }
 }
 

@@ -197,8 +197,7 @@ bool TestDeviceSaving::produce(MutBytes& into) {
             util::store_le64(room.data() + kRecordBytes, checksum_.value());
             step_ = Step::End;
             return true;  // not part of its own checksum
-        case Step::End:
-            return false;
+        case Step::End: return false;
     }
     checksum_.update(room);
     return true;
@@ -291,12 +290,8 @@ Result<> TestDeviceLoading::write(ConstBytes from) {
             case Step::Record:
                 if (collect(from, kRecordBytes)) take_record_header();
                 break;
-            case Step::Payload:
-                take_payload(from);
-                break;
-            case Step::End:
-                refuse("bytes after the trailer");
-                break;
+            case Step::Payload: take_payload(from); break;
+            case Step::End: refuse("bytes after the trailer"); break;
         }
     }
     return {};
@@ -328,8 +323,7 @@ void TestDeviceLoading::take_record_header() {
     const uint32_t length = util::load_le32(head_.data() + 4);
     const uint64_t offset = util::load_le64(head_.data() + 8);
     switch (kind_) {
-        case kMagic:
-            return refuse("a second image begins");
+        case kMagic: return refuse("a second image begins");
         case kExtent:
             chunk_ = offset / TestDeviceState::kChunk;
             if (offset % TestDeviceState::kChunk != 0 || chunk_ >= memory_.state.chunks() ||
@@ -351,8 +345,7 @@ void TestDeviceLoading::take_record_header() {
             }
             payload_ = trailer_;
             break;
-        default:
-            return refuse(fmt::format("unknown record {}", kind_));
+        default: return refuse(fmt::format("unknown record {}", kind_));
     }
     if (kind_ != kTrailer) checksum_.update(head_);
     head_.clear();

@@ -26,10 +26,8 @@ bool is_plain(uint32_t reg) {
         case kAutoIova + 4:
         case kAutoBytes:
         case kAutoBytes + 4:
-        case kAutoControl:
-            return true;
-        default:
-            return false;
+        case kAutoControl: return true;
+        default: return false;
     }
 }
 
@@ -61,25 +59,18 @@ bool TestDeviceRegisters::state_word_at_offset() const {
 
 uint32_t TestDeviceRegisters::read(uint32_t reg) {
     switch (reg) {
-        case kId:
-            return kIdValue;
-        case kVersion:
-            return kVersionValue;
-        case kStateBytes:
-            return static_cast<uint32_t>(state_.size());
-        case kStateBytes + 4:
-            return static_cast<uint32_t>(state_.size() >> 32);
+        case kId: return kIdValue;
+        case kVersion: return kVersionValue;
+        case kStateBytes: return static_cast<uint32_t>(state_.size());
+        case kStateBytes + 4: return static_cast<uint32_t>(state_.size() >> 32);
         case kStateData: {
             if (!state_word_at_offset()) return ~uint32_t{0};
             const uint32_t offset = get(kStateOffset);
             set(kStateOffset, offset + kWord);
             return util::load_le32(state_.bytes().data() + offset);
         }
-        case kDigest:
-            set64(kDigest, state_.digest());
-            return get(kDigest);
-        default:
-            return reg < kEnd ? get(reg) : 0;
+        case kDigest: set64(kDigest, state_.digest()); return get(kDigest);
+        default: return reg < kEnd ? get(reg) : 0;
     }
 }
 
@@ -99,8 +90,7 @@ void TestDeviceRegisters::write(uint32_t reg, uint32_t value) {
             state_.fill(value);
             set(kGeneration, get(kGeneration) + 1);
             return;
-        default:
-            return;  // read-only, or no register
+        default: return;  // read-only, or no register
     }
 }
 

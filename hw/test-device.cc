@@ -28,13 +28,11 @@ bool works_in(MigState state) {
         case MigState::Running:
         case MigState::RunningP2P:
         case MigState::PreCopy:
-        case MigState::PreCopyP2P:
-            return true;
+        case MigState::PreCopyP2P: return true;
         case MigState::Error:
         case MigState::Stop:
         case MigState::StopCopy:
-        case MigState::Resuming:
-            return false;
+        case MigState::Resuming: return false;
     }
     return false;
 }
@@ -265,15 +263,9 @@ void TestDeviceModel::write_register(uint32_t reg, uint32_t value) {
             dma_.run_command(value & 0xff);
             if (const uint32_t vector = value >> 8; vector != 0) raise(vector - 1);
             return;
-        case kIrqRaise:
-            raise(value);
-            return;
-        case kAutoNow:
-            dma_.write_pages(value);
-            return;
-        case kChangeNow:
-            change_state(value);
-            return;
+        case kIrqRaise: raise(value); return;
+        case kAutoNow: dma_.write_pages(value); return;
+        case kChangeNow: change_state(value); return;
         default: {
             const std::lock_guard lock(inside_.mutex);
             age_locked(env_.clock.now());

@@ -186,14 +186,9 @@ struct ToText {
         std::string text = fmt::format("tcp:{}:{}", host, tcp.port);
         if (tcp.last_port) text += fmt::format(",to={}", *tcp.last_port);
         switch (tcp.family) {
-            case TcpAddress::Family::Any:
-                break;
-            case TcpAddress::Family::Ipv4:
-                text += ",ipv4";
-                break;
-            case TcpAddress::Family::Ipv6:
-                text += ",ipv6";
-                break;
+            case TcpAddress::Family::Any: break;
+            case TcpAddress::Family::Ipv4: text += ",ipv4"; break;
+            case TcpAddress::Family::Ipv6: text += ",ipv6"; break;
         }
         if (tcp.keep_alive) text += ",keep-alive";
         return text;

@@ -89,9 +89,7 @@ Result<> PolledFd::finish_writing() {
             if (!ended) return failure("ending the stream", ended.error().errnum());
             return {};
         }
-        case Type::Pipe:
-            fd_.reset();
-            return {};
+        case Type::Pipe: fd_.reset(); return {};
     }
     return {};
 }

@@ -157,7 +157,7 @@ Result<std::unique_ptr<MigrationChannel>> open_file_channel(const FileAddress& a
         return Error(ErrorKind::InvalidArgument, fmt::format("{}: offset too large", name), EINVAL);
     }
     MIG_TRY(UniqueFd fd, open_path(address.path, use));
-    struct stat info {};
+    struct stat info{};
     MIG_CHECK(util::check_call(::fstat(fd.raw(), &info), "fstat"), "{}", name);
     if (S_ISREG(info.st_mode) || S_ISBLK(info.st_mode)) {
         if (use == FdUse::Outgoing && S_ISREG(info.st_mode)) {

@@ -129,7 +129,7 @@ Result<bool> is_in_use(const SocketAddress& address) {
 }
 
 Result<> clear_path(const std::string& path, const SocketAddress& address) {
-    struct stat info {};
+    struct stat info{};
     if (auto found = util::check_call(::lstat(path.c_str(), &info), "lstat"); !found) {
         if (found.error().errnum() == ENOENT) return {};
         return std::move(found).error();
@@ -155,7 +155,7 @@ Result<ListeningSockets> listen_at_path(const UnixAddress& wanted) {
 }  // namespace
 
 Result<SocketPath> SocketPath::remember(std::string path) {
-    struct stat info {};
+    struct stat info{};
     MIG_CHECK(util::check_call(::lstat(path.c_str(), &info), "lstat"));
     SocketPath result;
     result.path_ = std::move(path);
@@ -166,7 +166,7 @@ Result<SocketPath> SocketPath::remember(std::string path) {
 
 void SocketPath::remove() const noexcept {
     if (path_.empty()) return;
-    struct stat info {};
+    struct stat info{};
     if (::lstat(path_.c_str(), &info) != 0) return;
     if (info.st_dev == device_ && info.st_ino == inode_) ::unlink(path_.c_str());
 }

@@ -22,12 +22,9 @@ namespace {
 
 int family_number(TcpAddress::Family family) {
     switch (family) {
-        case TcpAddress::Family::Any:
-            return AF_UNSPEC;
-        case TcpAddress::Family::Ipv4:
-            return AF_INET;
-        case TcpAddress::Family::Ipv6:
-            return AF_INET6;
+        case TcpAddress::Family::Any: return AF_UNSPEC;
+        case TcpAddress::Family::Ipv4: return AF_INET;
+        case TcpAddress::Family::Ipv6: return AF_INET6;
     }
     return AF_UNSPEC;
 }

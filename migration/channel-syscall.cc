@@ -29,14 +29,11 @@ ErrorKind kind_of(int errnum) {
         case EPIPE:
         case ECONNRESET:
         case ECONNABORTED:
-        case ENOTCONN:
-            return ErrorKind::PeerClosed;
+        case ENOTCONN: return ErrorKind::PeerClosed;
         case ETIMEDOUT:
         case EHOSTUNREACH:
-        case ENETUNREACH:
-            return ErrorKind::PeerFailed;
-        default:
-            return ErrorKind::Syscall;
+        case ENETUNREACH: return ErrorKind::PeerFailed;
+        default: return ErrorKind::Syscall;
     }
 }
 }  // namespace

@@ -98,7 +98,7 @@ OpenedChannel open_incoming_channel(const MigrationAddress& address) {
 }
 
 OpenedChannel channel_from_fd(UniqueFd fd, std::string name, FdUse use) {
-    struct stat info {};
+    struct stat info{};
     MIG_CHECK(util::check_call(::fstat(fd.raw(), &info), "fstat"), "{}", name);
     if (S_ISSOCK(info.st_mode)) return channel_from_socket(std::move(fd), std::move(name));
     MIG_CHECK(check_access(fd.borrow(), use, name));

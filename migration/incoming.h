@@ -84,9 +84,9 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     size_t set_up_ = 0;  // registry entries whose load_cleanup is owed
     Ending ending_ = Ending::Discarded;
     enum class Owner : uint8_t {
-        Source,     // the source has it, or takes it back
-        InDoubt,    // READY was sent: the source may hand it over at any moment
-        Us,         // GO was received
+        Source,   // the source has it, or takes it back
+        InDoubt,  // READY was sent: the source may hand it over at any moment
+        Us,       // GO was received
     } owner_ = Owner::Source;
 
     std::jthread thread_;  // last: joined before the rest goes

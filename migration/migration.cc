@@ -36,7 +36,9 @@ class ListenerList {
     uint64_t next_ = 0;
 };
 
-uint64_t to_ms(int64_t ns) { return ns <= 0 ? 0 : static_cast<uint64_t>(ns) / 1'000'000; }
+uint64_t to_ms(int64_t ns) {
+    return ns <= 0 ? 0 : static_cast<uint64_t>(ns) / 1'000'000;
+}
 
 }  // namespace
 
@@ -59,10 +61,11 @@ struct Migration::Impl {
                 .device_state = deps.device_state,
                 .identity = {deps.machine_name},
                 .global_state = global_state,
-                .parameters = [this] {
-                    const std::lock_guard lock(mutex);
-                    return parameters;
-                },
+                .parameters =
+                    [this] {
+                        const std::lock_guard lock(mutex);
+                        return parameters;
+                    },
                 .status = status,
                 .stats = stats,
                 .ram = ram_stats};
@@ -215,9 +218,9 @@ Result<> Migration::Impl::may_begin_incoming() const {
     }
     const RunState now = deps.runstate.state();
     // Coming back to where it left, and trying again with a VM that a person decided to give up.
-    const bool again = now == RunState::PostMigrate ||
-                       (now == RunState::Paused &&
-                        destination_status.get() == MigrationStatus::Failed);
+    const bool again =
+        now == RunState::PostMigrate ||
+        (now == RunState::Paused && destination_status.get() == MigrationStatus::Failed);
     if (now != RunState::InMigrate && !again) {
         return make_error(ErrorKind::InvalidState,
                           "'-incoming' was not specified on the command line");
@@ -294,16 +297,19 @@ Migration::~Migration() = default;
 Result<std::unique_ptr<Migration>> Migration::create(Deps deps) {
     auto impl = std::make_unique<Impl>(std::move(deps));
     Impl& m = *impl;
-    m.ram = make_ram_handlers(m.deps.memory, m.deps.env, m.ram_stats, [raw = impl.get()](uint64_t n) {
-        raw->deps.loop.post([raw, n] { raw->pass_listeners.call(n); });
-    });
+    m.ram =
+        make_ram_handlers(m.deps.memory, m.deps.env, m.ram_stats, [raw = impl.get()](uint64_t n) {
+            raw->deps.loop.post([raw, n] { raw->pass_listeners.call(n); });
+        });
     MIG_TRY(m.ram_registration, m.deps.registry.add(*m.ram));
     MIG_TRY(m.global_state_registration,
             m.deps.registry.add_vmstate("", GlobalState::description(), &m.global_state));
     return std::unique_ptr<Migration>(new Migration(std::move(impl)));
 }
 
-const Capabilities& Migration::capabilities() const { return impl_->capabilities; }
+const Capabilities& Migration::capabilities() const {
+    return impl_->capabilities;
+}
 
 Parameters Migration::parameters() const {
     const std::lock_guard lock(impl_->mutex);
@@ -382,8 +388,8 @@ Result<> Migration::migrate_incoming(const MigrationAddress& address, FdTable& f
                                      ExitOnError exit) {
     Impl& m = *impl_;
     MIG_CHECK(m.may_begin_incoming());
-    const bool listens = std::holds_alternative<TcpAddress>(address) ||
-                         std::holds_alternative<UnixAddress>(address);
+    const bool listens =
+        std::holds_alternative<TcpAddress>(address) || std::holds_alternative<UnixAddress>(address);
     if (!listens) {
         std::unique_ptr<MigrationChannel> channel;
         if (const auto* fd_address = std::get_if<FdAddress>(&address)) {
@@ -394,20 +400,19 @@ Result<> Migration::migrate_incoming(const MigrationAddress& address, FdTable& f
         }
         return migrate_incoming(std::move(channel), exit);
     }
-    MIG_TRY(auto listener,
-            ChannelListener::create(
-                address, m.deps.loop, [&m](std::unique_ptr<MigrationChannel> channel) {
-                    if (m.incoming || m.destination_status.get() != MigrationStatus::Setup) {
-                        m.deps.env.log.log(util::LogLevel::Warning,
-                                           "extra incoming connection closed");
-                        return;
-                    }
-                    if (auto begun = m.accept(std::move(channel), IncomingSession::Mode::Live,
-                                              nullptr);
-                        !begun) {
-                        m.fail_incoming(std::move(begun).error());
-                    }
-                }));
+    MIG_TRY(
+        auto listener,
+        ChannelListener::create(
+            address, m.deps.loop, [&m](std::unique_ptr<MigrationChannel> channel) {
+                if (m.incoming || m.destination_status.get() != MigrationStatus::Setup) {
+                    m.deps.env.log.log(util::LogLevel::Warning, "extra incoming connection closed");
+                    return;
+                }
+                if (auto begun = m.accept(std::move(channel), IncomingSession::Mode::Live, nullptr);
+                    !begun) {
+                    m.fail_incoming(std::move(begun).error());
+                }
+            }));
     MIG_CHECK(m.begin_incoming(exit));
     m.listener = std::move(listener);
     const std::lock_guard lock(m.mutex);
@@ -420,8 +425,12 @@ Result<> Migration::migrate_incoming(std::unique_ptr<MigrationChannel> channel, 
     return impl_->accept(std::move(channel), IncomingSession::Mode::Live, nullptr);
 }
 
-void Migration::set_autostart(bool autostart) { impl_->autostart = autostart; }
-bool Migration::autostart() const { return impl_->autostart; }
+void Migration::set_autostart(bool autostart) {
+    impl_->autostart = autostart;
+}
+bool Migration::autostart() const {
+    return impl_->autostart;
+}
 
 Result<> Migration::save_snapshot(std::unique_ptr<MigrationChannel> channel, system::Done done) {
     return impl_->start_outgoing(SaveSession::Mode::Snapshot, ready_made(std::move(channel)),
@@ -434,8 +443,8 @@ Result<> Migration::load_snapshot(std::unique_ptr<MigrationChannel> channel, sys
         return make_error(ErrorKind::InvalidState, "There's a migration process in progress");
     }
     auto shared = std::make_shared<std::unique_ptr<MigrationChannel>>(std::move(channel));
-    m.deps.runstate.stop(RunState::RestoreVm, [&m, shared, done = std::move(done)](
-                                                  Result<> stopped) mutable {
+    m.deps.runstate.stop(RunState::RestoreVm, [&m, shared,
+                                               done = std::move(done)](Result<> stopped) mutable {
         const auto begin = [&]() -> Result<> {
             MIG_CHECK(std::move(stopped), "stopping the VM");
             m.begin(Role::Destination);
@@ -452,7 +461,9 @@ bool Migration::in_progress() const {
            (is_in_progress(impl_->destination_status.get()) && impl_->incoming != nullptr);
 }
 
-BlockerList& Migration::blockers() { return impl_->blockers; }
+BlockerList& Migration::blockers() {
+    return impl_->blockers;
+}
 
 util::Registration Migration::on_status(std::function<void(Role, MigrationStatus)> listener) {
     return impl_->status_listeners.add(std::move(listener));
@@ -521,17 +532,15 @@ MigrationInfo Migration::query() const {
     out.dirty_sync_count = m.ram_stats.dirty_sync_count;
     out.pages_per_second = stats.pages_per_second;
     const int64_t begin = stats.begin_ns;
-    const int64_t end =
-        stats.end_ns != 0 ? stats.end_ns.load() : m.deps.env.clock.now().count();
+    const int64_t end = stats.end_ns != 0 ? stats.end_ns.load() : m.deps.env.clock.now().count();
     out.total_time_ms = to_ms(end - begin);
     out.setup_time_ms = to_ms(stats.setup_end_ns - begin);
     constexpr double kBitsPerByte = 8;
     if (completed) {
         out.downtime_ms = to_ms(end - stats.pause_begin_ns);
         const auto seconds = static_cast<double>(end - begin) / 1e9;
-        out.mbps = seconds > 0
-                       ? static_cast<double>(out.transferred) * kBitsPerByte / seconds / 1e6
-                       : 0;
+        out.mbps =
+            seconds > 0 ? static_cast<double>(out.transferred) * kBitsPerByte / seconds / 1e6 : 0;
     } else {
         out.expected_downtime_ms = stats.expected_downtime_ms;
         out.mbps = static_cast<double>(stats.bandwidth_bytes_per_s) * kBitsPerByte / 1e6;

@@ -50,8 +50,7 @@ bool RateControl::round_is_full(util::Nanoseconds now, uint64_t position,
     return max_bandwidth != 0 && position - window_position_ >= max_bandwidth / 10;
 }
 
-bool RateControl::window_is_full(util::Nanoseconds now, uint64_t position,
-                                 uint64_t max_bandwidth) {
+bool RateControl::window_is_full(util::Nanoseconds now, uint64_t position, uint64_t max_bandwidth) {
     if (now >= window_end()) {
         window_begin_ = now;
         window_position_ = position;

@@ -118,7 +118,9 @@ FailureCode failure_code(ErrorKind kind) {
     return FailureCode::Other;
 }
 
-uint32_t hello_ping(PeerFeatures offered) { return kHelloMark | to_bits(offered); }
+uint32_t hello_ping(PeerFeatures offered) {
+    return kHelloMark | to_bits(offered);
+}
 
 std::optional<PeerFeatures> features_in_pong(uint32_t value) {
     if ((value & kMarkMask) == kAnswerMark) return from_bits(value & ~kMarkMask);
@@ -142,9 +144,8 @@ Result<std::unique_ptr<ReturnPathReader>> ReturnPathReader::start(MigrationChann
                 for (;;) {
                     auto last = read_message(in, events);
                     if (!last) {
-                        return events.rp_ended(
-                            std::move(last).error().context("return path of " +
-                                                            std::string(channel.name())));
+                        return events.rp_ended(std::move(last).error().context(
+                            "return path of " + std::string(channel.name())));
                     }
                     if (*last) return events.rp_ended({});
                 }
@@ -156,9 +157,8 @@ Result<std::unique_ptr<ReturnPathWriter>> ReturnPathWriter::start(MigrationChann
                                                                   util::Env& env) {
     std::unique_ptr<ReturnPathWriter> writer(new ReturnPathWriter(channel, env));
     MIG_TRY(writer->thread_,
-            util::start_thread("mig/dst/rp", [raw = writer.get()](const std::stop_token&) {
-                raw->loop();
-            }));
+            util::start_thread("mig/dst/rp",
+                               [raw = writer.get()](const std::stop_token&) { raw->loop(); }));
     return writer;
 }
 
@@ -196,7 +196,9 @@ void ReturnPathWriter::send_shut(uint32_t status) {
 void ReturnPathWriter::send_failure(FailureCode code, std::string_view reason) {
     const std::string_view text = reason.substr(0, kMaxReason);
     util::WireWriter payload;
-    payload.be32(static_cast<uint32_t>(code)).be16(static_cast<uint16_t>(text.size())).bytes(bytes_of(text));
+    payload.be32(static_cast<uint32_t>(code))
+        .be16(static_cast<uint16_t>(text.size()))
+        .bytes(bytes_of(text));
     send(ReturnMessage::Failure, payload.view());
 }
 

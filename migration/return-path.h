@@ -25,16 +25,28 @@ inline constexpr size_t kMaxReturnMessage = 512;  // payload bytes the source ac
 inline constexpr size_t kMaxReason = 400;         // bytes of text in FAILURE
 
 enum class ReturnMessage : uint16_t {
-    Shut = 1, Pong = 2, ReqPagesId = 3, ReqPages = 4, RecvBitmap = 5, ResumeAck = 6,
+    Shut = 1,
+    Pong = 2,
+    ReqPagesId = 3,
+    ReqPages = 4,
+    RecvBitmap = 5,
+    ResumeAck = 6,
     SwitchoverAck = 7,
     // after the hello
-    Ready = 0x4601, Heartbeat = 0x4602, Failure = 0x4603,
+    Ready = 0x4601,
+    Heartbeat = 0x4602,
+    Failure = 0x4603,
 };
 
 // The code in FAILURE: a number for programs, stable over versions (stream-format.rst).
 enum class FailureCode : uint32_t {
-    Other = 0, BadStream = 1, DeviceRefused = 2, Unsupported = 3, LimitExceeded = 4,
-    ConnectionLost = 5, Cancelled = 6,
+    Other = 0,
+    BadStream = 1,
+    DeviceRefused = 2,
+    Unsupported = 3,
+    LimitExceeded = 4,
+    ConnectionLost = 5,
+    Cancelled = 6,
 };
 FailureCode failure_code(ErrorKind kind);
 
@@ -47,8 +59,8 @@ uint32_t hello_ping(PeerFeatures offered);
 std::optional<PeerFeatures> features_in_pong(uint32_t value);
 // What a destination answers to a PING: the value, or to a hello the features both have.
 uint32_t pong_for(uint32_t ping, PeerFeatures supported, PeerFeatures& agreed);
-inline constexpr PeerFeatures kOurFeatures{.handover = true, .heartbeat = true, .discard = true,
-                                           .reason = true};
+inline constexpr PeerFeatures kOurFeatures{
+    .handover = true, .heartbeat = true, .discard = true, .reason = true};
 
 // What the source learns. Called on the reader's thread.
 class ReturnPathEvents {

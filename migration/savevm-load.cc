@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The reading side of the stream's frame. Every byte comes from an untrusted peer.
 #include <algorithm>
-#include <utility>
 #include <array>
+#include <utility>
 
 #include "migration/savevm.h"
 #include "migration/vmdesc.h"
@@ -124,23 +124,12 @@ class ElementLoader {
         for (;;) {
             MIG_TRY(const uint8_t raw, in_.u8(), "waiting for the next section");
             switch (static_cast<Element>(raw)) {
-                case Element::Eof:
-                    return begin_sections();
-                case Element::SectionStart:
-                    MIG_CHECK(load_first(SectionKind::Start));
-                    break;
-                case Element::SectionFull:
-                    MIG_CHECK(load_first(SectionKind::Full));
-                    break;
-                case Element::SectionPart:
-                    MIG_CHECK(load_next(SectionKind::Part));
-                    break;
-                case Element::SectionEnd:
-                    MIG_CHECK(load_next(SectionKind::End));
-                    break;
-                case Element::Command:
-                    MIG_CHECK(load_command());
-                    break;
+                case Element::Eof: return begin_sections();
+                case Element::SectionStart: MIG_CHECK(load_first(SectionKind::Start)); break;
+                case Element::SectionFull: MIG_CHECK(load_first(SectionKind::Full)); break;
+                case Element::SectionPart: MIG_CHECK(load_next(SectionKind::Part)); break;
+                case Element::SectionEnd: MIG_CHECK(load_next(SectionKind::End)); break;
+                case Element::Command: MIG_CHECK(load_command()); break;
                 case Element::Subsection:
                 case Element::VmDescription:
                 case Element::Configuration:

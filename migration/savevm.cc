@@ -40,20 +40,20 @@ struct CapturedState {
 Result<std::vector<CapturedState>> capture_plain_devices(const SaveVMRegistry& registry) {
     std::vector<CapturedState> captured;
     MIG_CHECK(
-        system::run_on_loop(
-            registry.loop(),
-            [&]() -> Result<> {
-                for (const auto& entry : registry.entries()) {
-                    if (!entry->plain) continue;
-                    const auto& plain = *entry->plain;
-                    MemorySink body;
-                    SaveStream out(body, kPlainStateBuffer);
-                    plain.description->save(plain.object, out);
-                    MIG_CHECK(out.flush(), "section '{}'", plain.section.idstr);
-                    captured.push_back({body.take(), plain.description->describe(plain.object)});
-                }
-                return {};
-            }),
+        system::run_on_loop(registry.loop(),
+                            [&]() -> Result<> {
+                                for (const auto& entry : registry.entries()) {
+                                    if (!entry->plain) continue;
+                                    const auto& plain = *entry->plain;
+                                    MemorySink body;
+                                    SaveStream out(body, kPlainStateBuffer);
+                                    plain.description->save(plain.object, out);
+                                    MIG_CHECK(out.flush(), "section '{}'", plain.section.idstr);
+                                    captured.push_back(
+                                        {body.take(), plain.description->describe(plain.object)});
+                                }
+                                return {};
+                            }),
         "capturing device state");
     return captured;
 }
@@ -62,14 +62,10 @@ Result<std::vector<CapturedState>> capture_plain_devices(const SaveVMRegistry& r
 
 std::string_view to_string(SectionKind kind) {
     switch (kind) {
-        case SectionKind::Start:
-            return "start";
-        case SectionKind::Part:
-            return "part";
-        case SectionKind::End:
-            return "end";
-        case SectionKind::Full:
-            return "full";
+        case SectionKind::Start: return "start";
+        case SectionKind::Part: return "part";
+        case SectionKind::End: return "end";
+        case SectionKind::Full: return "full";
     }
     return "invalid";
 }

@@ -46,8 +46,8 @@ struct SessionContext {
     SaveVMRegistry& registry;
     DeviceStateAccounting& device_state;
     StreamIdentity identity;
-    GlobalState& global_state;                // loop thread
-    std::function<Parameters()> parameters;   // the present ones, any thread
+    GlobalState& global_state;               // loop thread
+    std::function<Parameters()> parameters;  // the present ones, any thread
     StatusMachine& status;
     AttemptStats& stats;
     RamStats& ram;

@@ -16,7 +16,9 @@ using system::RunState;
 namespace {
 constexpr util::Nanoseconds kKeepAlivePeriod = std::chrono::milliseconds(250);
 
-Error cancelled() { return make_error(ErrorKind::Cancelled, "migration cancelled"); }
+Error cancelled() {
+    return make_error(ErrorKind::Cancelled, "migration cancelled");
+}
 }  // namespace
 
 OutgoingSession::OutgoingSession(SessionContext& vm, Capabilities caps, Mode mode,
@@ -243,9 +245,8 @@ Result<uint64_t> OutgoingSession::pending() {
         return total;
     };
     const uint64_t limit = threshold();
-    MIG_TRY(uint64_t total, sum([](SaveVMHandlers& h) -> Result<uint64_t> {
-                return h.state_pending_estimate();
-            }));
+    MIG_TRY(uint64_t total,
+            sum([](SaveVMHandlers& h) -> Result<uint64_t> { return h.state_pending_estimate(); }));
     if (total <= limit) {
         MIG_TRY(total, sum([](SaveVMHandlers& h) { return h.state_pending_exact(); }));
     }
@@ -363,10 +364,10 @@ Result<> OutgoingSession::complete() {
     for (const auto& entry : vm_.registry.entries()) {
         if (entry->handlers == nullptr) continue;
         SaveVMHandlers& handlers = *entry->handlers;
-        MIG_CHECK(save_section(
-                      *stream_, *entry, SectionKind::End,
-                      [&](SaveStream& out) { return handlers.save_live_complete_precopy(out); }),
-                  "switchover");
+        MIG_CHECK(
+            save_section(*stream_, *entry, SectionKind::End,
+                         [&](SaveStream& out) { return handlers.save_live_complete_precopy(out); }),
+            "switchover");
         MIG_CHECK(check_alive());
     }
     MIG_CHECK(save_one_shot_states(*stream_, vm_.registry, vm_.identity), "switchover");
@@ -426,7 +427,8 @@ Result<> OutgoingSession::await_shut(Error lost) {
     watch_->expect(PeerWatch::Expect::Bytes);
     std::unique_lock lock(mutex_);
     progress_.all_sent = true;
-    while (!progress_.shut && !progress_.rp_end && (!progress_.cancelled || progress_.handed_over)) {
+    while (!progress_.shut && !progress_.rp_end &&
+           (!progress_.cancelled || progress_.handed_over)) {
         changed_.wait(lock);
     }
     watch_->expect(PeerWatch::Expect::Nothing);
@@ -542,8 +544,7 @@ void OutgoingSession::keep_alive() {
 Result<PeerFeatures> OutgoingSession::peer_features() {
     if (!reader_) return PeerFeatures{};
     // Bytes: it has been asked at the beginning of the stream, and our own PINGs are movement, too.
-    MIG_CHECK(wait_for([this] { return progress_.features.has_value(); },
-                       PeerWatch::Expect::Bytes),
+    MIG_CHECK(wait_for([this] { return progress_.features.has_value(); }, PeerWatch::Expect::Bytes),
               "waiting for the destination's answer to the hello");
     const std::lock_guard lock(mutex_);
     return *progress_.features;

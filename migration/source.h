@@ -96,12 +96,12 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     // What is known of the other side and of our own user; guarded by mutex_.
     struct Progress {
         bool cancelled = false;
-        bool continued = false;       // migrate-continue came
-        bool handed_over = false;     // GO went out, or the peer confirmed without one
-        bool all_sent = false;        // a SHUT makes sense now
+        bool continued = false;    // migrate-continue came
+        bool handed_over = false;  // GO went out, or the peer confirmed without one
+        bool all_sent = false;     // a SHUT makes sense now
         bool go_sent = false;
-        bool acked = false;           // SWITCHOVER_ACK
-        bool ready = false;           // READY
+        bool acked = false;  // SWITCHOVER_ACK
+        bool ready = false;  // READY
         std::optional<PeerFeatures> features;
         std::optional<uint32_t> shut;
         std::optional<std::string> peer_reason;

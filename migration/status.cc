@@ -37,17 +37,27 @@ struct Arc {
 };
 // docs/interop/qmp-reference.rst, "Status". The arcs back to setup are the next attempt.
 constexpr std::array kSourceArcs = {
-    Arc{None, Setup},           Arc{Completed, Setup},
-    Arc{Failed, Setup},         Arc{Cancelled, Setup},
-    Arc{Setup, Active},         Arc{Active, Device},
-    Arc{Active, PreSwitchover}, Arc{PreSwitchover, Device},
-    Arc{Device, Completed},     Arc{Setup, Failed},
-    Arc{Active, Failed},        Arc{PreSwitchover, Failed},
-    Arc{Device, Failed},        Arc{Setup, Cancelling},
-    Arc{Active, Cancelling},    Arc{PreSwitchover, Cancelling},
-    Arc{Device, Cancelling},    Arc{Cancelling, Cancelled},
+    Arc{None, Setup},
+    Arc{Completed, Setup},
+    Arc{Failed, Setup},
+    Arc{Cancelled, Setup},
+    Arc{Setup, Active},
+    Arc{Active, Device},
+    Arc{Active, PreSwitchover},
+    Arc{PreSwitchover, Device},
+    Arc{Device, Completed},
+    Arc{Setup, Failed},
+    Arc{Active, Failed},
+    Arc{PreSwitchover, Failed},
+    Arc{Device, Failed},
+    Arc{Setup, Cancelling},
+    Arc{Active, Cancelling},
+    Arc{PreSwitchover, Cancelling},
+    Arc{Device, Cancelling},
+    Arc{Cancelling, Cancelled},
     // A cancel that came after the peer had said that the VM is its own.
-    Arc{Cancelling, Completed}, Arc{Cancelling, Failed},
+    Arc{Cancelling, Completed},
+    Arc{Cancelling, Failed},
 };
 constexpr std::array kDestinationArcs = {
     Arc{None, Setup},   Arc{Completed, Setup}, Arc{Failed, Setup},  Arc{Cancelled, Setup},
@@ -86,13 +96,11 @@ bool is_in_progress(MigrationStatus status) {
         case Active:
         case PreSwitchover:
         case Device:
-        case Cancelling:
-            return true;
+        case Cancelling: return true;
         case None:
         case Cancelled:
         case Completed:
-        case Failed:
-            return false;
+        case Failed: return false;
     }
     return false;
 }

@@ -12,14 +12,10 @@ namespace detail {
 
 void put_integer(SaveStream& out, uint64_t value, size_t size) {
     switch (size) {
-        case sizeof(uint8_t):
-            return out.u8(static_cast<uint8_t>(value));
-        case sizeof(uint16_t):
-            return out.be16(static_cast<uint16_t>(value));
-        case sizeof(uint32_t):
-            return out.be32(static_cast<uint32_t>(value));
-        default:
-            return out.be64(value);
+        case sizeof(uint8_t): return out.u8(static_cast<uint8_t>(value));
+        case sizeof(uint16_t): return out.be16(static_cast<uint16_t>(value));
+        case sizeof(uint32_t): return out.be32(static_cast<uint32_t>(value));
+        default: return out.be64(value);
     }
 }
 
@@ -29,14 +25,10 @@ Result<uint64_t> get_integer(LoadStream& in, size_t size) {
         return uint64_t{*value};
     };
     switch (size) {
-        case sizeof(uint8_t):
-            return widen(in.u8());
-        case sizeof(uint16_t):
-            return widen(in.be16());
-        case sizeof(uint32_t):
-            return widen(in.be32());
-        default:
-            return in.be64();
+        case sizeof(uint8_t): return widen(in.u8());
+        case sizeof(uint16_t): return widen(in.be16());
+        case sizeof(uint32_t): return widen(in.be32());
+        default: return in.be64();
     }
 }
 

@@ -9,14 +9,10 @@ namespace ferry::monitor {
 
 std::string_view to_string(ErrorClass error_class) {
     switch (error_class) {
-        case ErrorClass::GenericError:
-            return "GenericError";
-        case ErrorClass::CommandNotFound:
-            return "CommandNotFound";
-        case ErrorClass::DeviceNotActive:
-            return "DeviceNotActive";
-        case ErrorClass::DeviceNotFound:
-            return "DeviceNotFound";
+        case ErrorClass::GenericError: return "GenericError";
+        case ErrorClass::CommandNotFound: return "CommandNotFound";
+        case ErrorClass::DeviceNotActive: return "DeviceNotActive";
+        case ErrorClass::DeviceNotFound: return "DeviceNotFound";
     }
     return "GenericError";
 }

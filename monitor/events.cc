@@ -15,13 +15,11 @@ bool by_guest(ShutdownCause cause) {
     switch (cause) {
         case ShutdownCause::GuestShutdown:
         case ShutdownCause::GuestReset:
-        case ShutdownCause::GuestPanic:
-            return true;
+        case ShutdownCause::GuestPanic: return true;
         case ShutdownCause::HostError:
         case ShutdownCause::HostQmpQuit:
         case ShutdownCause::HostQmpSystemReset:
-        case ShutdownCause::HostSignal:
-            return false;
+        case ShutdownCause::HostSignal: return false;
     }
     return false;
 }
@@ -34,20 +32,13 @@ Json cause_data(ShutdownCause cause) {
 
 std::string_view to_string(ShutdownCause cause) {
     switch (cause) {
-        case ShutdownCause::HostError:
-            return "host-error";
-        case ShutdownCause::HostQmpQuit:
-            return "host-qmp-quit";
-        case ShutdownCause::HostQmpSystemReset:
-            return "host-qmp-system-reset";
-        case ShutdownCause::HostSignal:
-            return "host-signal";
-        case ShutdownCause::GuestShutdown:
-            return "guest-shutdown";
-        case ShutdownCause::GuestReset:
-            return "guest-reset";
-        case ShutdownCause::GuestPanic:
-            return "guest-panic";
+        case ShutdownCause::HostError: return "host-error";
+        case ShutdownCause::HostQmpQuit: return "host-qmp-quit";
+        case ShutdownCause::HostQmpSystemReset: return "host-qmp-system-reset";
+        case ShutdownCause::HostSignal: return "host-signal";
+        case ShutdownCause::GuestShutdown: return "guest-shutdown";
+        case ShutdownCause::GuestReset: return "guest-reset";
+        case ShutdownCause::GuestPanic: return "guest-panic";
     }
     return "none";
 }

@@ -221,14 +221,11 @@ Result<Json> parameter_from_text(std::string_view name, const std::string& text)
             MIG_TRY(const uint64_t bytes, size_from_text(text, kKibi * kKibi));
             return Json(bytes);
         }
-        case HmpForm::OnOff:
-            return switch_from_text(text);
+        case HmpForm::OnOff: return switch_from_text(text);
         case HmpForm::Number:
-        case HmpForm::Hidden:
-            return number_from_text(text);
+        case HmpForm::Hidden: return number_from_text(text);
         case HmpForm::Text:
-        case HmpForm::Quoted:
-            return Json(text);
+        case HmpForm::Quoted: return Json(text);
     }
     return make_error(ErrorKind::Internal, "parameter '{}' has no form", name);
 }

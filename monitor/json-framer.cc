@@ -75,9 +75,7 @@ std::optional<Result<std::string>> JsonFramer::take_structural(char c, ConstByte
     input = input.subspan(1);
     switch (c) {
         case '"':
-        case '\'':
-            quote_ = c;
-            return append("\"");
+        case '\'': quote_ = c; return append("\"");
         case '{':
         case '[':
             if (open_.size() == kMaxDepth) return too_much("nesting depth");
@@ -98,8 +96,7 @@ std::optional<Result<std::string>> JsonFramer::take_structural(char c, ConstByte
             if (open_.empty()) return complete();
             return std::nullopt;
         }
-        default:
-            return stray(c);
+        default: return stray(c);
     }
 }
 

@@ -18,13 +18,11 @@ bool shows_counters(MigrationStatus status) {
         case MigrationStatus::Cancelling:
         case MigrationStatus::PreSwitchover:
         case MigrationStatus::Device:
-        case MigrationStatus::Completed:
-            return true;
+        case MigrationStatus::Completed: return true;
         case MigrationStatus::None:
         case MigrationStatus::Setup:
         case MigrationStatus::Cancelled:
-        case MigrationStatus::Failed:
-            return false;
+        case MigrationStatus::Failed: return false;
     }
     return false;
 }

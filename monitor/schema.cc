@@ -44,8 +44,7 @@ Result<> check_integer(const Json& value, const Place& place) {
 
 Result<> check_value(const Schema& schema, const Json& value, const Place& place) {
     switch (schema.type) {
-        case JsonType::Any:
-            return {};
+        case JsonType::Any: return {};
         case JsonType::String:
             if (!value.is_string()) return wrong_type(place, "string");
             return {};
@@ -55,8 +54,7 @@ Result<> check_value(const Schema& schema, const Json& value, const Place& place
         case JsonType::Bool:
             if (!value.is_boolean()) return wrong_type(place, "boolean");
             return {};
-        case JsonType::Integer:
-            return check_integer(value, place);
+        case JsonType::Integer: return check_integer(value, place);
         case JsonType::Uint8:
             return check_unsigned(value, place, std::numeric_limits<uint8_t>::max(), "uint8_t");
         case JsonType::Uint16:

@@ -12,9 +12,8 @@ Result<> run_on_loop(MainLoop& loop, std::function<Result<>()> call) {
     if (loop.on_loop_thread()) return call();
     auto promise = std::make_shared<std::promise<Result<>>>();
     auto future = promise->get_future();
-    loop.post([promise = std::move(promise), call = std::move(call)] {
-        promise->set_value(call());
-    });
+    loop.post(
+        [promise = std::move(promise), call = std::move(call)] { promise->set_value(call()); });
     try {
         return future.get();
     } catch (const std::future_error&) {  // the loop dropped its tasks: the VM is going away

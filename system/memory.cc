@@ -54,7 +54,7 @@ Result<std::unique_ptr<RamBlock>> RamBlock::create_file(std::string name, const 
                                                         uint64_t size) {
     MIG_CHECK(check_block(name, size));
     MIG_TRY(UniqueFd fd, util::open_file(path, O_RDWR | O_CREAT), "RAM block '{}'", name);
-    struct stat info {};
+    struct stat info{};
     MIG_CHECK(util::check_call(::fstat(fd.raw(), &info), "fstat"), "RAM file {}", path);
     const bool had_content = info.st_blocks != 0;
     if (static_cast<uint64_t>(info.st_size) < size) {
@@ -100,9 +100,8 @@ Result<> GuestMemory::map(RamBlock& block, Gpa gpa, uint64_t offset, uint64_t le
     }
     for (const RamMapping& other : mappings_) {
         if (gpa < other.gpa + other.length && other.gpa < gpa + length) {
-            return make_error(ErrorKind::InvalidArgument,
-                              "RAM block '{}' overlaps '{}' at {:#x}", block.name(),
-                              other.block->name(), gpa);
+            return make_error(ErrorKind::InvalidArgument, "RAM block '{}' overlaps '{}' at {:#x}",
+                              block.name(), other.block->name(), gpa);
         }
     }
     const auto at = std::ranges::upper_bound(mappings_, gpa, {}, &RamMapping::gpa);

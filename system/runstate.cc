@@ -43,29 +43,75 @@ struct Arc {
 // inmigrate again out of postmigrate (a VM that comes back), and finish-migrate for snapshots.
 using enum RunState;
 constexpr std::array kArcs = {
-    Arc{PreLaunch, Running},        Arc{PreLaunch, InMigrate},      Arc{PreLaunch, FinishMigrate},
-    Arc{PreLaunch, Suspended},      Arc{PreLaunch, Paused},         Arc{PreLaunch, SaveVm},
-    Arc{PreLaunch, RestoreVm},      Arc{PostMigrate, RestoreVm},    Arc{SaveVm, Shutdown},
-    Arc{Running, Paused},           Arc{Running, FinishMigrate},    Arc{Running, Suspended},
-    Arc{Running, Shutdown},         Arc{Running, InternalError},    Arc{Running, SaveVm},
-    Arc{Running, RestoreVm},        Arc{Running, IoError},          Arc{Running, Watchdog},
-    Arc{Running, GuestPanicked},    Arc{Running, Debug},            Arc{Running, PreLaunch},
-    Arc{Paused, Running},           Arc{Paused, FinishMigrate},     Arc{Paused, PreLaunch},
-    Arc{Paused, SaveVm},            Arc{Paused, RestoreVm},         Arc{Paused, InMigrate},
-    Arc{Paused, Suspended},         Arc{Suspended, Running},        Arc{Suspended, FinishMigrate},
-    Arc{Suspended, Paused},         Arc{Suspended, PreLaunch},      Arc{Suspended, Shutdown},
-    Arc{Suspended, SaveVm},         Arc{InMigrate, Running},        Arc{InMigrate, Paused},
-    Arc{InMigrate, PreLaunch},      Arc{InMigrate, Suspended},      Arc{InMigrate, PostMigrate},
-    Arc{InMigrate, FinishMigrate},  Arc{InMigrate, Shutdown},       Arc{FinishMigrate, PostMigrate},
-    Arc{FinishMigrate, Running},    Arc{FinishMigrate, Paused},     Arc{FinishMigrate, PreLaunch},
-    Arc{FinishMigrate, Suspended},  Arc{FinishMigrate, Shutdown},   Arc{PostMigrate, Running},
-    Arc{PostMigrate, FinishMigrate}, Arc{PostMigrate, PreLaunch},   Arc{PostMigrate, InMigrate},
-    Arc{PostMigrate, Paused},       Arc{Shutdown, Paused},          Arc{Shutdown, PreLaunch},
-    Arc{Shutdown, FinishMigrate},   Arc{SaveVm, Running},           Arc{SaveVm, Paused},
-    Arc{SaveVm, PreLaunch},         Arc{SaveVm, Suspended},         Arc{RestoreVm, Running},
-    Arc{RestoreVm, Paused},         Arc{RestoreVm, PreLaunch},      Arc{IoError, Running},
-    Arc{IoError, FinishMigrate},    Arc{InternalError, Paused},     Arc{InternalError, PreLaunch},
-    Arc{Watchdog, Running},         Arc{GuestPanicked, Running},    Arc{Debug, Running},
+    Arc{PreLaunch, Running},
+    Arc{PreLaunch, InMigrate},
+    Arc{PreLaunch, FinishMigrate},
+    Arc{PreLaunch, Suspended},
+    Arc{PreLaunch, Paused},
+    Arc{PreLaunch, SaveVm},
+    Arc{PreLaunch, RestoreVm},
+    Arc{PostMigrate, RestoreVm},
+    Arc{SaveVm, Shutdown},
+    Arc{Running, Paused},
+    Arc{Running, FinishMigrate},
+    Arc{Running, Suspended},
+    Arc{Running, Shutdown},
+    Arc{Running, InternalError},
+    Arc{Running, SaveVm},
+    Arc{Running, RestoreVm},
+    Arc{Running, IoError},
+    Arc{Running, Watchdog},
+    Arc{Running, GuestPanicked},
+    Arc{Running, Debug},
+    Arc{Running, PreLaunch},
+    Arc{Paused, Running},
+    Arc{Paused, FinishMigrate},
+    Arc{Paused, PreLaunch},
+    Arc{Paused, SaveVm},
+    Arc{Paused, RestoreVm},
+    Arc{Paused, InMigrate},
+    Arc{Paused, Suspended},
+    Arc{Suspended, Running},
+    Arc{Suspended, FinishMigrate},
+    Arc{Suspended, Paused},
+    Arc{Suspended, PreLaunch},
+    Arc{Suspended, Shutdown},
+    Arc{Suspended, SaveVm},
+    Arc{InMigrate, Running},
+    Arc{InMigrate, Paused},
+    Arc{InMigrate, PreLaunch},
+    Arc{InMigrate, Suspended},
+    Arc{InMigrate, PostMigrate},
+    Arc{InMigrate, FinishMigrate},
+    Arc{InMigrate, Shutdown},
+    Arc{FinishMigrate, PostMigrate},
+    Arc{FinishMigrate, Running},
+    Arc{FinishMigrate, Paused},
+    Arc{FinishMigrate, PreLaunch},
+    Arc{FinishMigrate, Suspended},
+    Arc{FinishMigrate, Shutdown},
+    Arc{PostMigrate, Running},
+    Arc{PostMigrate, FinishMigrate},
+    Arc{PostMigrate, PreLaunch},
+    Arc{PostMigrate, InMigrate},
+    Arc{PostMigrate, Paused},
+    Arc{Shutdown, Paused},
+    Arc{Shutdown, PreLaunch},
+    Arc{Shutdown, FinishMigrate},
+    Arc{SaveVm, Running},
+    Arc{SaveVm, Paused},
+    Arc{SaveVm, PreLaunch},
+    Arc{SaveVm, Suspended},
+    Arc{RestoreVm, Running},
+    Arc{RestoreVm, Paused},
+    Arc{RestoreVm, PreLaunch},
+    Arc{IoError, Running},
+    Arc{IoError, FinishMigrate},
+    Arc{InternalError, Paused},
+    Arc{InternalError, PreLaunch},
+    Arc{Watchdog, Running},
+    Arc{GuestPanicked, Running},
+    Arc{Debug, Running},
 };
 
 Result<> check_arc(RunState from, RunState to) {
@@ -183,8 +229,11 @@ void RunStateController::begin_next() {
             request.done(std::move(*answer));
             continue;
         }
-        current_ = Transition{.request = std::move(request), .from = from,
-                              .doing = Direction::Stop, .order = {}, .error = {}};
+        current_ = Transition{.request = std::move(request),
+                              .from = from,
+                              .doing = Direction::Stop,
+                              .order = {},
+                              .error = {}};
         const Direction direction = current_->request.direction;
         if (direction == Direction::Stop && vcpus_ != nullptr) {
             vcpus_->pause([this](Result<> paused) {
@@ -229,13 +278,12 @@ void RunStateController::start_group() {
     const std::vector<VmChangeHandler*> group(now.order.begin() + static_cast<ptrdiff_t>(begin),
                                               now.order.begin() + static_cast<ptrdiff_t>(end));
     for (VmChangeHandler* handler : group) {
-        handler->vm_change(pass, change,
-                           [this, who = std::string(handler->name())](Result<> result) mutable {
-                               loop_.post([this, who = std::move(who),
-                                           result = std::move(result)]() mutable {
-                                   handler_done(who, std::move(result));
-                               });
-                           });
+        handler->vm_change(
+            pass, change, [this, who = std::string(handler->name())](Result<> result) mutable {
+                loop_.post([this, who = std::move(who), result = std::move(result)]() mutable {
+                    handler_done(who, std::move(result));
+                });
+            });
     }
 }
 

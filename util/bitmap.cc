@@ -30,7 +30,9 @@ void Bitmap::clear_range(uint64_t first, uint64_t count) {
     for (uint64_t w = first / 64; w <= last / 64; ++w) words_[w] &= ~mask_in_word(w, first, last);
 }
 
-void Bitmap::clear_all() { std::fill(words_.begin(), words_.end(), 0); }
+void Bitmap::clear_all() {
+    std::fill(words_.begin(), words_.end(), 0);
+}
 
 uint64_t Bitmap::count() const {
     uint64_t total = 0;

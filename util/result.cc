@@ -31,7 +31,9 @@ Error&& Error::attach(Error also) && {
     return std::move(*this);
 }
 
-void Error::attach_in_place(Error also) { attached_.push_back(std::move(also)); }
+void Error::attach_in_place(Error also) {
+    attached_.push_back(std::move(also));
+}
 
 std::string Error::message() const {
     std::string out;

@@ -45,7 +45,9 @@ void Worker::post(Job job) {
     wake_.notify_one();
 }
 
-bool Worker::on_worker_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
+bool Worker::on_worker_thread() const {
+    return std::this_thread::get_id() == thread_.get_id();
+}
 
 void Worker::loop() {
     std::unique_lock lock(mutex_);

@@ -4,6 +4,8 @@
 
 namespace ferry::util {
 
-std::span<const std::string_view> trace_event_names() { return trace::kEventNames; }
+std::span<const std::string_view> trace_event_names() {
+    return trace::kEventNames;
+}
 
 }  // namespace ferry::util

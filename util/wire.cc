@@ -25,18 +25,42 @@ T load(const std::byte* at) {
 }
 }  // namespace
 
-void store_be16(std::byte* at, uint16_t value) { store<uint16_t, std::endian::big>(at, value); }
-void store_be32(std::byte* at, uint32_t value) { store<uint32_t, std::endian::big>(at, value); }
-void store_be64(std::byte* at, uint64_t value) { store<uint64_t, std::endian::big>(at, value); }
-void store_le16(std::byte* at, uint16_t value) { store<uint16_t, std::endian::little>(at, value); }
-void store_le32(std::byte* at, uint32_t value) { store<uint32_t, std::endian::little>(at, value); }
-void store_le64(std::byte* at, uint64_t value) { store<uint64_t, std::endian::little>(at, value); }
-uint16_t load_be16(const std::byte* at) { return load<uint16_t, std::endian::big>(at); }
-uint32_t load_be32(const std::byte* at) { return load<uint32_t, std::endian::big>(at); }
-uint64_t load_be64(const std::byte* at) { return load<uint64_t, std::endian::big>(at); }
-uint16_t load_le16(const std::byte* at) { return load<uint16_t, std::endian::little>(at); }
-uint32_t load_le32(const std::byte* at) { return load<uint32_t, std::endian::little>(at); }
-uint64_t load_le64(const std::byte* at) { return load<uint64_t, std::endian::little>(at); }
+void store_be16(std::byte* at, uint16_t value) {
+    store<uint16_t, std::endian::big>(at, value);
+}
+void store_be32(std::byte* at, uint32_t value) {
+    store<uint32_t, std::endian::big>(at, value);
+}
+void store_be64(std::byte* at, uint64_t value) {
+    store<uint64_t, std::endian::big>(at, value);
+}
+void store_le16(std::byte* at, uint16_t value) {
+    store<uint16_t, std::endian::little>(at, value);
+}
+void store_le32(std::byte* at, uint32_t value) {
+    store<uint32_t, std::endian::little>(at, value);
+}
+void store_le64(std::byte* at, uint64_t value) {
+    store<uint64_t, std::endian::little>(at, value);
+}
+uint16_t load_be16(const std::byte* at) {
+    return load<uint16_t, std::endian::big>(at);
+}
+uint32_t load_be32(const std::byte* at) {
+    return load<uint32_t, std::endian::big>(at);
+}
+uint64_t load_be64(const std::byte* at) {
+    return load<uint64_t, std::endian::big>(at);
+}
+uint16_t load_le16(const std::byte* at) {
+    return load<uint16_t, std::endian::little>(at);
+}
+uint32_t load_le32(const std::byte* at) {
+    return load<uint32_t, std::endian::little>(at);
+}
+uint64_t load_le64(const std::byte* at) {
+    return load<uint64_t, std::endian::little>(at);
+}
 
 WireWriter& WireWriter::u8(uint8_t value) {
     out_.push_back(std::byte{value});

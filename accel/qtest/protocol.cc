@@ -54,14 +54,10 @@ std::optional<std::vector<uint64_t>> numbers(std::span<const std::string_view> w
 
 unsigned width_of(char suffix) {
     switch (suffix) {
-        case 'b':
-            return 1;
-        case 'w':
-            return 2;
-        case 'l':
-            return 4;
-        default:
-            return 8;
+        case 'b': return 1;
+        case 'w': return 2;
+        case 'l': return 4;
+        default: return 8;
     }
 }
 

@@ -101,8 +101,8 @@ struct Vm {
         worker = std::move(*util::Worker::create("vfio/dev0"));
         device_migration = std::move(*vfio::VfioDeviceMigration::realize(
             {loop, env, runstate, memory, migration->blockers(), registry, services, nullptr},
-            {.id = "dev0", .path = "0000:00:03.0", .qom_path = "/machine/peripheral/dev0"}, {},
-            *io, *worker, nullptr));
+            {.id = "dev0", .path = "0000:00:03.0", .qom_path = "/machine/peripheral/dev0"}, {}, *io,
+            *worker, nullptr));
     }
 
     Loop& loop;

@@ -22,18 +22,12 @@ constexpr size_t kMaxVectors = 2048;
 
 std::string_view irq_name(uint32_t index) {
     switch (index) {
-        case pci_irq::kIntx:
-            return "INTx";
-        case pci_irq::kMsi:
-            return "MSI";
-        case pci_irq::kMsix:
-            return "MSI-X";
-        case pci_irq::kErr:
-            return "ERR";
-        case pci_irq::kReq:
-            return "REQ";
-        default:
-            return "other";
+        case pci_irq::kIntx: return "INTx";
+        case pci_irq::kMsi: return "MSI";
+        case pci_irq::kMsix: return "MSI-X";
+        case pci_irq::kErr: return "ERR";
+        case pci_irq::kReq: return "REQ";
+        default: return "other";
     }
 }
 

@@ -57,18 +57,12 @@ constexpr Arc kArcs[] = {
 
 constexpr bool has(MigCaps caps, Needs needs) {
     switch (needs) {
-        case Needs::Nothing:
-            return true;
-        case Needs::P2P:
-            return caps.p2p;
-        case Needs::NoP2P:
-            return !caps.p2p;
-        case Needs::PreCopy:
-            return caps.pre_copy;
-        case Needs::PreCopyAndP2P:
-            return caps.pre_copy && caps.p2p;
-        case Needs::PreCopyNoP2P:
-            return caps.pre_copy && !caps.p2p;
+        case Needs::Nothing: return true;
+        case Needs::P2P: return caps.p2p;
+        case Needs::NoP2P: return !caps.p2p;
+        case Needs::PreCopy: return caps.pre_copy;
+        case Needs::PreCopyAndP2P: return caps.pre_copy && caps.p2p;
+        case Needs::PreCopyNoP2P: return caps.pre_copy && !caps.p2p;
     }
     return false;
 }
@@ -77,15 +71,12 @@ constexpr SessionKind kind_of(MigState state) {
     switch (state) {
         case PreCopy:
         case PreCopyP2P:
-        case StopCopy:
-            return SessionKind::Saving;
-        case Resuming:
-            return SessionKind::Resuming;
+        case StopCopy: return SessionKind::Saving;
+        case Resuming: return SessionKind::Resuming;
         case Error:
         case Stop:
         case Running:
-        case RunningP2P:
-            return SessionKind::None;
+        case RunningP2P: return SessionKind::None;
     }
     return SessionKind::None;
 }
@@ -188,18 +179,14 @@ std::optional<MigState> mig_state_from_name(std::string_view name) {
 
 bool state_exists(MigCaps caps, MigState state) {
     switch (state) {
-        case RunningP2P:
-            return caps.stop_copy && caps.p2p;
-        case PreCopy:
-            return caps.stop_copy && caps.pre_copy;
-        case PreCopyP2P:
-            return caps.stop_copy && caps.p2p && caps.pre_copy;
+        case RunningP2P: return caps.stop_copy && caps.p2p;
+        case PreCopy: return caps.stop_copy && caps.pre_copy;
+        case PreCopyP2P: return caps.stop_copy && caps.p2p && caps.pre_copy;
         case Error:
         case Stop:
         case Running:
         case StopCopy:
-        case Resuming:
-            return caps.stop_copy;
+        case Resuming: return caps.stop_copy;
     }
     return false;
 }

@@ -63,25 +63,17 @@ Result<> VfioMigration::load_state(LoadStream& in, SectionKind kind, uint32_t /*
                     span->add_bytes(status_->loaded_bytes.load(std::memory_order_relaxed) - before);
                 }
                 return {};
-            case record::kSetupState:
-                return end_of_state_follows(in, "the setup record");
-            case record::kDataState:
-                MIG_CHECK(load_data(in));
-                break;
-            case record::kConfigState:
-                return load_config(in);
-            case record::kInitDataSent:
-                return load_init_data_sent();
-            case record::kDiscard:
-                MIG_CHECK(load_discard());
-                break;
+            case record::kSetupState: return end_of_state_follows(in, "the setup record");
+            case record::kDataState: MIG_CHECK(load_data(in)); break;
+            case record::kConfigState: return load_config(in);
+            case record::kInitDataSent: return load_init_data_sent();
+            case record::kDiscard: MIG_CHECK(load_discard()); break;
             case record::kConfigLoadReady:
                 return bad_stream(
                     "device {}: the source sends its state on extra channels; turn that off there "
                     "(x-migration-multifd-transfer=off)",
                     label_);
-            default:
-                return bad_stream("device {}: unknown record {:#x}", label_, tag);
+            default: return bad_stream("device {}: unknown record {:#x}", label_, tag);
         }
     }
 }

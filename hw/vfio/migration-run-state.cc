@@ -24,18 +24,15 @@ std::string_view to_string(Direction direction) {
 // happened, stays where it is.
 MigState prepare_target(Direction direction, MigState state) {
     switch (state) {
-        case MigState::Running:
-            return direction == Direction::Stop ? MigState::RunningP2P : state;
-        case MigState::PreCopy:
-            return direction == Direction::Stop ? MigState::PreCopyP2P : state;
+        case MigState::Running: return direction == Direction::Stop ? MigState::RunningP2P : state;
+        case MigState::PreCopy: return direction == Direction::Stop ? MigState::PreCopyP2P : state;
         case MigState::Stop:
         case MigState::StopCopy:
             return direction == Direction::Start ? MigState::RunningP2P : state;
         case MigState::Error:
         case MigState::Resuming:
         case MigState::RunningP2P:
-        case MigState::PreCopyP2P:
-            return state;
+        case MigState::PreCopyP2P: return state;
     }
     return state;
 }
@@ -51,13 +48,11 @@ MigState stop_target(RunState reason, MigState state) {
         case MigState::PreCopyP2P:
             return keeps_session(reason) ? MigState::StopCopy : MigState::Stop;
         case MigState::Running:
-        case MigState::RunningP2P:
-            return MigState::Stop;
+        case MigState::RunningP2P: return MigState::Stop;
         case MigState::Error:
         case MigState::Stop:
         case MigState::StopCopy:
-        case MigState::Resuming:
-            return state;
+        case MigState::Resuming: return state;
     }
     return state;
 }
@@ -66,16 +61,13 @@ MigState stop_target(RunState reason, MigState state) {
 MigState start_target(MigState state) {
     switch (state) {
         case MigState::PreCopy:
-        case MigState::PreCopyP2P:
-            return MigState::PreCopy;
+        case MigState::PreCopyP2P: return MigState::PreCopy;
         case MigState::Running:
         case MigState::RunningP2P:
         case MigState::Stop:
-        case MigState::StopCopy:
-            return MigState::Running;
+        case MigState::StopCopy: return MigState::Running;
         case MigState::Error:
-        case MigState::Resuming:
-            return state;
+        case MigState::Resuming: return state;
     }
     return state;
 }

@@ -11,18 +11,14 @@ namespace ferry::vfio {
 
 MigState without_session(MigState state) {
     switch (state) {
-        case MigState::PreCopy:
-            return MigState::Running;
-        case MigState::PreCopyP2P:
-            return MigState::RunningP2P;
+        case MigState::PreCopy: return MigState::Running;
+        case MigState::PreCopyP2P: return MigState::RunningP2P;
         case MigState::StopCopy:
-        case MigState::Resuming:
-            return MigState::Stop;
+        case MigState::Resuming: return MigState::Stop;
         case MigState::Error:
         case MigState::Stop:
         case MigState::Running:
-        case MigState::RunningP2P:
-            return state;
+        case MigState::RunningP2P: return state;
     }
     return state;
 }

@@ -154,11 +154,8 @@ Result<> PciConfig::set_up_capabilities(const Hardware& hardware, VendorBytes ve
                 if (vendor_bytes == VendorBytes::Ignored) compared = kVendorHeader;
                 break;
             case PCI_CAP_ID_EXP:
-            case PCI_CAP_ID_AF:
-                MIG_CHECK(set_up_reset_bits(capability));
-                break;
-            default:
-                break;
+            case PCI_CAP_ID_AF: MIG_CHECK(set_up_reset_bits(capability)); break;
+            default: break;
         }
         compare(capability.offset, std::min<size_t>(compared, capability.length));
     }

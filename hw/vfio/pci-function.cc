@@ -106,9 +106,7 @@ PciFunction::PciFunction(Setup setup, PciConfig config, IrqWiring::Infos infos)
                               });
     run_state_listener_ = setup_.runstate.on_event([this](system::RunStateEvent event) {
         switch (event) {
-            case system::RunStateEvent::Stop:
-                drain_interrupts();
-                break;
+            case system::RunStateEvent::Stop: drain_interrupts(); break;
             case system::RunStateEvent::Resume: {
                 std::unique_lock lock(mutex_);
                 Outbox due = take_due(Delivery::Always);

@@ -23,8 +23,7 @@ Error explain_container(Error error) {
         case EPERM:
             return std::move(error).context(fmt::format(
                 "no permission; the user needs read and write access to {}", kContainerPath));
-        default:
-            return error;
+        default: return error;
     }
 }
 
@@ -44,8 +43,7 @@ Error explain_group(Error error, unsigned number) {
         case EPERM:
             return std::move(error).context(fmt::format(
                 "no permission; the user needs read and write access to /dev/vfio/{}", number));
-        default:
-            return error;
+        default: return error;
     }
 }
 
@@ -60,8 +58,7 @@ Error explain_attach(Error error, unsigned number) {
                 "group {} does not fit: it is in a container already, or its IOMMU reserves "
                 "addresses at which the VM has memory",
                 number));
-        default:
-            return error;
+        default: return error;
     }
 }
 
@@ -71,10 +68,8 @@ Error explain_iommu(Error error) {
             return std::move(error).context(
                 "this host does not remap interrupts, so a device could forge them; if you trust "
                 "it: modprobe vfio_iommu_type1 allow_unsafe_interrupts=1");
-        case ENODEV:
-            return std::move(error).context("no type1 driver; modprobe vfio_iommu_type1");
-        default:
-            return error;
+        case ENODEV: return std::move(error).context("no type1 driver; modprobe vfio_iommu_type1");
+        default: return error;
     }
 }
 
@@ -85,10 +80,8 @@ Error explain_device(Error error, unsigned number, const std::string& name) {
                 fmt::format("group {} has no device {} under a VFIO driver; bind it to vfio-pci or "
                             "to its own VFIO driver",
                             number, name));
-        case EBUSY:
-            return std::move(error).context(fmt::format("device {} is in use", name));
-        default:
-            return error;
+        case EBUSY: return std::move(error).context(fmt::format("device {} is in use", name));
+        default: return error;
     }
 }
 
@@ -99,8 +92,7 @@ Error explain_map(Error error) {
                 "guest RAM is pinned for devices; raise the limit of locked memory (ulimit -l)");
         case EINVAL:
             return std::move(error).context("the IOMMU cannot use or has reserved this address");
-        default:
-            return error;
+        default: return error;
     }
 }
 

@@ -18,10 +18,28 @@
 namespace ferry::migration {
 
 enum class Capability : uint8_t {
-    Xbzrle, RdmaPinAll, AutoConverge, ZeroBlocks, Events, PostcopyRam, XColo, ReleaseRam,
-    ReturnPath, PauseBeforeSwitchover, Multifd, DirtyBitmaps, PostcopyBlocktime,
-    LateBlockActivate, XIgnoreShared, ValidateUuid, BackgroundSnapshot, ZeroCopySend,
-    PostcopyPreempt, SwitchoverAck, DirtyLimit, MappedRam,
+    Xbzrle,
+    RdmaPinAll,
+    AutoConverge,
+    ZeroBlocks,
+    Events,
+    PostcopyRam,
+    XColo,
+    ReleaseRam,
+    ReturnPath,
+    PauseBeforeSwitchover,
+    Multifd,
+    DirtyBitmaps,
+    PostcopyBlocktime,
+    LateBlockActivate,
+    XIgnoreShared,
+    ValidateUuid,
+    BackgroundSnapshot,
+    ZeroCopySend,
+    PostcopyPreempt,
+    SwitchoverAck,
+    DirtyLimit,
+    MappedRam,
 };
 inline constexpr size_t kCapabilityCount = static_cast<size_t>(Capability::MappedRam) + 1;
 
@@ -50,7 +68,7 @@ struct Parameters {
 
 struct ParameterInfo {
     std::string_view name;
-    uint64_t Parameters::*value;
+    uint64_t Parameters::* value;
     uint64_t minimum;
     uint64_t maximum;
     std::string_view unit;  // as `info migrate_parameters` prints it, e.g. " ms"

@@ -28,7 +28,7 @@ struct SectionId {
 };
 
 enum class SectionKind : uint8_t { Start = 1, Part = 2, End = 3, Full = 4 };
-std::string_view to_string(SectionKind kind);  // "start"
+std::string_view to_string(SectionKind kind);       // "start"
 enum class IterateStatus : uint8_t { More, Done };  // Done: nothing left for now
 
 // What both sides agreed on by the hello; all false towards QEMU and where nobody asked.
@@ -73,16 +73,17 @@ class SaveVMHandlers {
     // the others on the migration thread.
     virtual Result<> save_prepare(SaveSession& session) = 0;
     virtual Result<> save_setup(SaveSession& session, SaveStream& out) = 0;
-    virtual uint64_t state_pending_estimate() = 0;        // no syscall, cannot fail
-    virtual Result<uint64_t> state_pending_exact() = 0;   // may ask the device
+    virtual uint64_t state_pending_estimate() = 0;       // no syscall, cannot fail
+    virtual Result<uint64_t> state_pending_exact() = 0;  // may ask the device
     virtual bool is_active_iterate() = 0;
     virtual Result<IterateStatus> save_live_iterate(SaveStream& out) = 0;  // one PART's body
     // Guest stopped, the pause's clock running.
     virtual Result<> save_live_complete_precopy(SaveStream& out) = 0;  // the END's body
-    virtual bool has_save_state() const = 0;             // whether a FULL section follows
-    virtual Result<> save_state(SaveStream& out) = 0;    // its body
+    virtual bool has_save_state() const = 0;           // whether a FULL section follows
+    virtual Result<> save_state(SaveStream& out) = 0;  // its body
     enum class Outcome : uint8_t { Completed, Failed };
-    virtual void save_cleanup(Outcome outcome) noexcept = 0;  // once per attempt, however far it got
+    virtual void save_cleanup(
+        Outcome outcome) noexcept = 0;  // once per attempt, however far it got
 
     // Destination, on the load thread. Every byte of `in` comes from an untrusted peer.
     virtual Result<> load_setup(LoadSession& session) = 0;
@@ -104,7 +105,7 @@ class SaveVMRegistry {
         : loop_(loop), trace_(trace) {}
 
     struct Entry {
-        uint32_t section_id = 0;  // in streams that we write
+        uint32_t section_id = 0;             // in streams that we write
         SaveVMHandlers* handlers = nullptr;  // exactly one of the two is set
         struct Plain {
             SectionId section;

@@ -14,7 +14,15 @@
 namespace ferry::migration {
 
 enum class MigrationStatus : uint8_t {
-    None, Setup, Cancelling, Cancelled, Active, Completed, Failed, PreSwitchover, Device,
+    None,
+    Setup,
+    Cancelling,
+    Cancelled,
+    Active,
+    Completed,
+    Failed,
+    PreSwitchover,
+    Device,
 };
 std::string_view to_string(MigrationStatus status);
 Result<MigrationStatus> status_from_name(std::string_view name);
@@ -27,8 +35,8 @@ enum class Role : uint8_t { Source, Destination };
 class StatusMachine {
  public:
     using Listener = std::function<void(MigrationStatus)>;
-    // `changed` is called on the changing thread with no lock held; a change by another thread waits
-    // for it, so that all are told in order. It must be short and must not call advance().
+    // `changed` is called on the changing thread with no lock held; a change by another thread
+    // waits for it, so that all are told in order. It must be short and must not call advance().
     StatusMachine(Role role, util::Env& env, Listener changed);
 
     MigrationStatus get() const;

@@ -20,13 +20,22 @@ inline constexpr uint32_t kStreamMagic = 0x5145564d;  // "QEVM"
 inline constexpr uint32_t kStreamVersion = 3;
 
 enum class Element : uint8_t {
-    Eof = 0x00, SectionStart = 0x01, SectionPart = 0x02, SectionEnd = 0x03, SectionFull = 0x04,
-    Subsection = 0x05, VmDescription = 0x06, Configuration = 0x07, Command = 0x08,
+    Eof = 0x00,
+    SectionStart = 0x01,
+    SectionPart = 0x02,
+    SectionEnd = 0x03,
+    SectionFull = 0x04,
+    Subsection = 0x05,
+    VmDescription = 0x06,
+    Configuration = 0x07,
+    Command = 0x08,
     SectionFooter = 0x7e,
 };
 
 enum class Command : uint16_t {
-    OpenReturnPath = 1, Ping = 2, SwitchoverStart = 11,
+    OpenReturnPath = 1,
+    Ping = 2,
+    SwitchoverStart = 11,
     // Ferry only, after the hello, once EOF and VMDESCRIPTION are sent.
     Go = 0x4601,     // the VM is yours
     Abort = 0x4602,  // the source keeps the VM
@@ -63,7 +72,7 @@ class SaveStream {
     void send_pending();
 
     ByteSink& sink_;
-    std::vector<std::byte> buffer_;      // fixed size; parts_ point into it
+    std::vector<std::byte> buffer_;  // fixed size; parts_ point into it
     size_t used_ = 0;
     std::vector<ConstBytes> parts_;
     uint64_t position_ = 0;
@@ -96,10 +105,10 @@ class LoadStream {
     uint64_t position() const { return position_; }  // bytes consumed
 
  private:
-    Result<bool> read_more();                  // what the source has; false at its end
-    Result<size_t> buffer_up(size_t wanted);   // so many bytes in the buffer, or all there are
-    Result<> fill(size_t at_least);            // so many bytes in the buffer
-    ConstBytes take(size_t count);             // consumes buffered bytes
+    Result<bool> read_more();                 // what the source has; false at its end
+    Result<size_t> buffer_up(size_t wanted);  // so many bytes in the buffer, or all there are
+    Result<> fill(size_t at_least);           // so many bytes in the buffer
+    ConstBytes take(size_t count);            // consumes buffered bytes
     Error ended(uint64_t wanted, uint64_t had) const;
 
     ByteSource& source_;

@@ -27,10 +27,10 @@ class VMStateDescription {
  public:
     struct Field {
         std::string name;
-        std::string type;      // "uint32", "bool", "buffer", ... as the VMDESCRIPTION spells it
-        size_t size = 0;       // bytes of one element
+        std::string type;  // "uint32", "bool", "buffer", ... as the VMDESCRIPTION spells it
+        size_t size = 0;   // bytes of one element
         size_t array_len = 1;
-        uint32_t since = 0;    // first version that has it
+        uint32_t since = 0;  // first version that has it
         std::function<void(const void* object, SaveStream& out)> put;
         std::function<Result<>(void* object, LoadStream& in)> get;
     };
@@ -58,8 +58,7 @@ class VMStateDescription {
 
     Result<> check_version(uint32_t version) const;
     // Calls `read` for each subsection that follows, after its header was consumed.
-    using ReadSubsection =
-        std::function<Result<>(const Subsection& subsection, uint32_t version)>;
+    using ReadSubsection = std::function<Result<>(const Subsection& subsection, uint32_t version)>;
     Result<> for_each_subsection(LoadStream& in, const ReadSubsection& read) const;
     std::string describe_field(const Field& field, size_t index) const;
 
@@ -94,35 +93,36 @@ class VMState {
 
     // bool, or an integer of 8 to 64 bits, signed or not.
     template <std::integral V>
-    VMState& field(std::string name, V T::*member, uint32_t since = 0) {
-        return add(std::move(name), type_name<V>(), sizeof(V), 1, since,
-                   [member](const T& object, SaveStream& out) {
-                       detail::put_integer(out, static_cast<uint64_t>(object.*member), sizeof(V));
-                   },
-                   [member](T& object, LoadStream& in) -> Result<> {
-                       auto value = detail::get_integer(in, sizeof(V));
-                       if (!value) return std::move(value).error();
-                       if constexpr (std::same_as<V, bool>) {
-                           object.*member = *value != 0;
-                       } else {
-                           object.*member = static_cast<V>(*value);
-                       }
-                       return {};
-                   });
+    VMState& field(std::string name, V T::* member, uint32_t since = 0) {
+        return add(
+            std::move(name), type_name<V>(), sizeof(V), 1, since,
+            [member](const T& object, SaveStream& out) {
+                detail::put_integer(out, static_cast<uint64_t>(object.*member), sizeof(V));
+            },
+            [member](T& object, LoadStream& in) -> Result<> {
+                auto value = detail::get_integer(in, sizeof(V));
+                if (!value) return std::move(value).error();
+                if constexpr (std::same_as<V, bool>) {
+                    object.*member = *value != 0;
+                } else {
+                    object.*member = static_cast<V>(*value);
+                }
+                return {};
+            });
     }
     template <size_t N>
-    VMState& buffer(std::string name, std::array<std::byte, N> T::*member, uint32_t since = 0) {
-        return add(std::move(name), "buffer", N, 1, since,
-                   [member](const T& object, SaveStream& out) { out.bytes(object.*member); },
-                   [member](T& object, LoadStream& in) -> Result<> {
-                       return in.bytes(object.*member);
-                   });
+    VMState& buffer(std::string name, std::array<std::byte, N> T::* member, uint32_t since = 0) {
+        return add(
+            std::move(name), "buffer", N, 1, since,
+            [member](const T& object, SaveStream& out) { out.bytes(object.*member); },
+            [member](T& object, LoadStream& in) -> Result<> { return in.bytes(object.*member); });
     }
     // Zeros on saving, ignored on loading.
     VMState& unused(size_t size, uint32_t since = 0) {
-        return add("unused", "unused_buffer", size, 1, since,
-                   [size](const T&, SaveStream& out) { out.zeros(size); },
-                   [size](T&, LoadStream& in) -> Result<> { return in.skip(size); });
+        return add(
+            "unused", "unused_buffer", size, 1, since,
+            [size](const T&, SaveStream& out) { out.zeros(size); },
+            [size](T&, LoadStream& in) -> Result<> { return in.skip(size); });
     }
     // `name` must begin with the parent's: "timer/icount".
     VMState& subsection(VMStateDescription description, std::function<bool(const T&)> needed) {

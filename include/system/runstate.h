@@ -26,8 +26,22 @@ namespace ferry::system {
 
 // QMP's RunState, the values a migration can meet.
 enum class RunState : uint8_t {
-    Debug, InMigrate, InternalError, IoError, Paused, PostMigrate, PreLaunch, FinishMigrate,
-    RestoreVm, Running, SaveVm, Shutdown, Suspended, Watchdog, GuestPanicked, Colo,
+    Debug,
+    InMigrate,
+    InternalError,
+    IoError,
+    Paused,
+    PostMigrate,
+    PreLaunch,
+    FinishMigrate,
+    RestoreVm,
+    Running,
+    SaveVm,
+    Shutdown,
+    Suspended,
+    Watchdog,
+    GuestPanicked,
+    Colo,
 };
 std::string_view to_string(RunState state);  // QMP's spelling, e.g. "finish-migrate"
 Result<RunState> run_state_from_name(std::string_view name);
@@ -107,10 +121,10 @@ class RunStateController {
     struct Transition {
         Request request;
         RunState from;
-        Direction doing;            // differs from request.direction while undoing
+        Direction doing;  // differs from request.direction while undoing
         Pass pass = Pass::Prepare;
         std::vector<VmChangeHandler*> order;  // this pass, in groups of equal depth
-        size_t next = 0;            // first handler not started yet
+        size_t next = 0;                      // first handler not started yet
         size_t outstanding = 0;
         std::optional<Error> error;
         bool undoing() const { return doing != request.direction; }

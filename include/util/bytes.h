@@ -12,6 +12,8 @@ namespace ferry {
 using ConstBytes = std::span<const std::byte>;
 using MutBytes = std::span<std::byte>;
 
-inline ConstBytes bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+inline ConstBytes bytes_of(std::string_view text) {
+    return std::as_bytes(std::span(text));
+}
 
 }  // namespace ferry

@@ -16,8 +16,8 @@ class Clock {
     virtual ~Clock() = default;
     // Monotonic, thread-safe.
     virtual Nanoseconds now() const = 0;
-    // Waits on `cv` until it is notified or `deadline` (in this clock's time) has passed; the caller
-    // holds `lock` and checks its predicate itself. Spurious returns are allowed.
+    // Waits on `cv` until it is notified or `deadline` (in this clock's time) has passed; the
+    // caller holds `lock` and checks its predicate itself. Spurious returns are allowed.
     virtual void wait_until(std::condition_variable& cv, std::unique_lock<std::mutex>& lock,
                             Nanoseconds deadline) = 0;
 };

@@ -63,7 +63,9 @@ template <typename T = void>
 class [[nodiscard]] Result : public std::expected<T, Error> {
  public:
     using std::expected<T, Error>::expected;
-    Result(Error error) : std::expected<T, Error>(std::unexpect, std::move(error)) {}  // NOLINT(google-explicit-constructor): a failing function returns its Error
+    Result(Error error)
+        : std::expected<T, Error>(std::unexpect, std::move(error)) {
+    }  // NOLINT(google-explicit-constructor): a failing function returns its Error
 };
 
 template <>
@@ -71,7 +73,9 @@ class [[nodiscard]] Result<void> : public std::expected<void, Error> {
  public:
     using std::expected<void, Error>::expected;
     Result() = default;
-    Result(Error error) : std::expected<void, Error>(std::unexpect, std::move(error)) {}  // NOLINT(google-explicit-constructor): as above
+    Result(Error error)
+        : std::expected<void, Error>(std::unexpect, std::move(error)) {
+    }  // NOLINT(google-explicit-constructor): as above
 };
 
 }  // namespace ferry

@@ -16,7 +16,8 @@
 namespace ferry::util {
 
 // Starts a joining thread whose name (first 15 bytes) shows up in ps and gdb.
-Result<std::jthread> start_thread(const std::string& name, std::function<void(std::stop_token)> body);
+Result<std::jthread> start_thread(const std::string& name,
+                                  std::function<void(std::stop_token)> body);
 
 // One thread, one queue, first in first out. The destructor runs what is queued and joins.
 // post(): any thread.

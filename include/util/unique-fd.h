@@ -37,8 +37,8 @@ class UniqueFd {
     bool valid() const { return fd_ >= 0; }
     int raw() const { return fd_; }
     BorrowedFd borrow() const { return BorrowedFd(fd_); }
-    void reset() noexcept;                                     // closes
-    int release() { return std::exchange(fd_, -1); }           // gives ownership away
+    void reset() noexcept;                            // closes
+    int release() { return std::exchange(fd_, -1); }  // gives ownership away
 
  private:
     int fd_ = -1;

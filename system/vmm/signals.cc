@@ -52,14 +52,14 @@ std::string process_name(pid_t pid) {
 }  // namespace
 
 Result<> install_signal_handlers() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = handle;
     action.sa_flags = SA_SIGINFO | SA_RESTART;
     sigemptyset(&action.sa_mask);
     for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
         MIG_CHECK(util::check_call(::sigaction(signal, &action, nullptr), "sigaction"));
     }
-    struct sigaction ignore {};
+    struct sigaction ignore{};
     ignore.sa_handler = SIG_IGN;
     MIG_CHECK(util::check_call(::sigaction(SIGPIPE, &ignore, nullptr), "sigaction(SIGPIPE)"));
     return {};

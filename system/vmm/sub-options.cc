@@ -34,22 +34,16 @@ std::vector<std::string> split(std::string_view text) {
 std::optional<uint64_t> unit_of(char suffix) {
     switch (suffix) {
         case 'b':
-        case 'B':
-            return 1;
+        case 'B': return 1;
         case 'k':
-        case 'K':
-            return uint64_t{1} << 10;
+        case 'K': return uint64_t{1} << 10;
         case 'm':
-        case 'M':
-            return uint64_t{1} << 20;
+        case 'M': return uint64_t{1} << 20;
         case 'g':
-        case 'G':
-            return uint64_t{1} << 30;
+        case 'G': return uint64_t{1} << 30;
         case 't':
-        case 'T':
-            return uint64_t{1} << 40;
-        default:
-            return std::nullopt;
+        case 'T': return uint64_t{1} << 40;
+        default: return std::nullopt;
     }
 }
 

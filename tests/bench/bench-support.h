@@ -24,10 +24,9 @@ inline std::pair<std::unique_ptr<migration::MigrationChannel>,
                  std::unique_ptr<migration::MigrationChannel>>
 channel_pair() {
     auto [a, b] = socket_pair();
-    return {std::move(*migration::channel_from_fd(std::move(a), "bench",
-                                                  migration::FdUse::Outgoing)),
-            std::move(*migration::channel_from_fd(std::move(b), "bench",
-                                                  migration::FdUse::Incoming))};
+    return {
+        std::move(*migration::channel_from_fd(std::move(a), "bench", migration::FdUse::Outgoing)),
+        std::move(*migration::channel_from_fd(std::move(b), "bench", migration::FdUse::Incoming))};
 }
 
 // A failed step makes the figures worthless.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// How long does the VM stand still with 1, 2 and 4 equal devices that take 20 ms for every arc? Devices
-// work in parallel, so 4 should hardly cost more than 1.
+// How long does the VM stand still with 1, 2 and 4 equal devices that take 20 ms for every arc?
+// Devices work in parallel, so 4 should hardly cost more than 1.
 #include <algorithm>
 #include <memory>
 #include <vector>

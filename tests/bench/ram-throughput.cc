@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// How fast does RAM go through one channel, compared with the same bytes pumped through a plain socket
-// from the same memory into the same memory? Both in turn, medians of kRuns.
+// How fast does RAM go through one channel, compared with the same bytes pumped through a plain
+// socket from the same memory into the same memory? Both in turn, medians of kRuns.
 #include <unistd.h>
 
 #include <algorithm>

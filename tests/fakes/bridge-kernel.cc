@@ -88,18 +88,12 @@ Result<int> BridgeKernel::ioctl_value(BorrowedFd fd, unsigned long request, unsi
 
 Result<> BridgeKernel::device_call(unsigned long request, void* argument) {
     switch (request) {
-        case VFIO_DEVICE_GET_INFO:
-            return get_info(argument);
-        case VFIO_DEVICE_GET_REGION_INFO:
-            return get_region_info(argument);
-        case VFIO_DEVICE_GET_IRQ_INFO:
-            return get_irq_info(argument);
-        case VFIO_DEVICE_SET_IRQS:
-            return set_irqs(argument);
-        case VFIO_DEVICE_FEATURE:
-            return feature(argument);
-        default:
-            return refused(ENOTTY);
+        case VFIO_DEVICE_GET_INFO: return get_info(argument);
+        case VFIO_DEVICE_GET_REGION_INFO: return get_region_info(argument);
+        case VFIO_DEVICE_GET_IRQ_INFO: return get_irq_info(argument);
+        case VFIO_DEVICE_SET_IRQS: return set_irqs(argument);
+        case VFIO_DEVICE_FEATURE: return feature(argument);
+        default: return refused(ENOTTY);
     }
 }
 
@@ -160,8 +154,7 @@ Result<> BridgeKernel::set_irqs(const void* argument) {
             }
             return device_.set_irq_eventfds(set.index, set.start, fds);
         }
-        default:
-            return refused(EINVAL);
+        default: return refused(EINVAL);
     }
 }
 
@@ -195,10 +188,8 @@ Result<> BridgeKernel::feature(void* argument) {
             return room < 24 ? Result<>(refused(EINVAL)) : log_start(payload);
         case VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT:
             return room < 32 ? Result<>(refused(EINVAL)) : log_report(payload);
-        case VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP:
-            return device_.dma_logging_stop();
-        default:
-            return refused(ENOTTY);
+        case VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP: return device_.dma_logging_stop();
+        default: return refused(ENOTTY);
     }
 }
 

@@ -90,19 +90,12 @@ bool FakeVfioDevice::raise(uint32_t index, uint32_t vector) {
 
 SysValue FakeVfioDevice::ioctl(unsigned long request, void* argument) {
     switch (request) {
-        case VFIO_DEVICE_GET_INFO:
-            return get_info(argument);
-        case VFIO_DEVICE_GET_REGION_INFO:
-            return get_region_info(argument);
-        case VFIO_DEVICE_GET_IRQ_INFO:
-            return get_irq_info(argument);
-        case VFIO_DEVICE_SET_IRQS:
-            return set_irqs(argument);
-        case VFIO_DEVICE_FEATURE:
-            return feature(argument);
-        default:
-            fault("unknown device ioctl");
-            return -ENOTTY;
+        case VFIO_DEVICE_GET_INFO: return get_info(argument);
+        case VFIO_DEVICE_GET_REGION_INFO: return get_region_info(argument);
+        case VFIO_DEVICE_GET_IRQ_INFO: return get_irq_info(argument);
+        case VFIO_DEVICE_SET_IRQS: return set_irqs(argument);
+        case VFIO_DEVICE_FEATURE: return feature(argument);
+        default: fault("unknown device ioctl"); return -ENOTTY;
     }
 }
 
@@ -291,8 +284,7 @@ SysValue FakeVfioDevice::feature(void* argument) {
             verdict = checked(VFIO_DEVICE_FEATURE_SET, 0);
             if (verdict == 0) log_ranges_.reset();
             break;
-        default:
-            fault(fmt::format("unknown feature {}", number));
+        default: fault(fmt::format("unknown feature {}", number));
     }
     return std::min<SysValue>(verdict, 0);
 }

@@ -58,7 +58,7 @@ class FakeVfioDevice {
     std::vector<Region> regions;
     std::vector<Irq> irqs;
     uint32_t host_vectors = UINT32_MAX;  // that the host can spare
-    size_t max_transfer = SIZE_MAX;  // of one pread or pwrite
+    size_t max_transfer = SIZE_MAX;      // of one pread or pwrite
 
     // Migration.
     uint64_t mig_flags = 7;  // 0: ENOTTY

@@ -155,9 +155,7 @@ void FakeVfioKernel::close(BorrowedFd fd) noexcept {
             gone.device->eventfds_.clear();
             gone.device->allocated_.clear();
             break;
-        case Kind::Data:
-            log.push_back(fmt::format("close(data of {})", gone.device->name));
-            break;
+        case Kind::Data: log.push_back(fmt::format("close(data of {})", gone.device->name)); break;
     }
 }
 
@@ -186,15 +184,12 @@ SysValue FakeVfioKernel::dispatch(BorrowedFd fd, unsigned long request, void* ar
     File* file = file_of(fd);
     if (file == nullptr) return -EBADF;
     switch (file->kind) {
-        case Kind::Container:
-            return container_ioctl(request, argument);
-        case Kind::Group:
-            return group_ioctl(*file, request, argument);
+        case Kind::Container: return container_ioctl(request, argument);
+        case Kind::Group: return group_ioctl(*file, request, argument);
         case Kind::Data:
             if (request != uapi::kMigGetPrecopyInfo) return -ENOTTY;
             return file->device->precopy_info(file->session, argument);
-        case Kind::Device:
-            break;
+        case Kind::Device: break;
     }
     FakeVfioDevice& device = *file->device;
     device.new_session_ = 0;
@@ -224,18 +219,15 @@ Result<int> FakeVfioKernel::ioctl_value(BorrowedFd fd, unsigned long request, un
 
 SysValue FakeVfioKernel::container_value(unsigned long request, unsigned long value) {
     switch (request) {
-        case VFIO_GET_API_VERSION:
-            return api_version;
-        case VFIO_CHECK_EXTENSION:
-            return value == VFIO_TYPE1v2_IOMMU && has_type1v2 ? 1 : 0;
+        case VFIO_GET_API_VERSION: return api_version;
+        case VFIO_CHECK_EXTENSION: return value == VFIO_TYPE1v2_IOMMU && has_type1v2 ? 1 : 0;
         case VFIO_SET_IOMMU:
             if (container_.has_iommu || attached_groups() == 0) return -EINVAL;
             if (value != VFIO_TYPE1v2_IOMMU) return -ENODEV;
             if (set_iommu_errnum != 0) return -set_iommu_errnum;
             container_.has_iommu = true;
             return 0;
-        default:
-            return -ENOTTY;
+        default: return -ENOTTY;
     }
 }
 
@@ -271,20 +263,16 @@ SysValue FakeVfioKernel::group_ioctl(File& group, unsigned long request, void* a
             }
             return -ENODEV;
         }
-        default:
-            return -ENOTTY;
+        default: return -ENOTTY;
     }
 }
 
 SysValue FakeVfioKernel::container_ioctl(unsigned long request, void* argument) {
     if (!container_.has_iommu) return -EINVAL;
     switch (request) {
-        case VFIO_IOMMU_MAP_DMA:
-            return map_dma(argument);
-        case VFIO_IOMMU_UNMAP_DMA:
-            return unmap_dma(argument);
-        default:
-            return -ENOTTY;
+        case VFIO_IOMMU_MAP_DMA: return map_dma(argument);
+        case VFIO_IOMMU_UNMAP_DMA: return unmap_dma(argument);
+        default: return -ENOTTY;
     }
 }
 

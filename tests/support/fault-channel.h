@@ -51,9 +51,7 @@ class FaultChannel final : public migration::MigrationChannel {
         }
         return false;
     }
-    static Error failure(const char* what) {
-        return make_errno(EIO, "{}: injected fault", what);
-    }
+    static Error failure(const char* what) { return make_errno(EIO, "{}: injected fault", what); }
 
     std::unique_ptr<migration::MigrationChannel> inner_;
     std::shared_ptr<std::atomic<int>> counter_;

@@ -29,7 +29,9 @@ void TestLoop::post(Task task) {
     wake_.signal();
 }
 
-bool TestLoop::on_loop_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
+bool TestLoop::on_loop_thread() const {
+    return std::this_thread::get_id() == thread_.get_id();
+}
 
 util::Registration TestLoop::every(util::Nanoseconds period, std::function<void()> tick) {
     auto timer = std::make_shared<Timer>(Timer{period, clock_.now() + period, std::move(tick)});

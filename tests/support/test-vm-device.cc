@@ -34,7 +34,9 @@ TestVmDevice::~TestVmDevice() {
     vm_.loop.run([this] { migration_.reset(); });
 }
 
-vfio::MigState TestVmDevice::real_state() { return soft_->mig_state().value_or(vfio::MigState::Error); }
+vfio::MigState TestVmDevice::real_state() {
+    return soft_->mig_state().value_or(vfio::MigState::Error);
+}
 
 Result<> TestVmDevice::reset() {
     auto result = io_->reset();

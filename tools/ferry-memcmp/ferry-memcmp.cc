@@ -46,7 +46,7 @@ struct Memory {
 
 Memory map_file(const std::string& path) {
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat info {};
+    struct stat info{};
     if (fd < 0 || fstat(fd, &info) != 0) give_up(path + ": " + std::strerror(errno));
     Memory memory{nullptr, static_cast<uint64_t>(info.st_size)};
     if (memory.size != 0) {

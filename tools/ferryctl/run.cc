@@ -54,16 +54,11 @@ Result<> act(const Options& options, Console& console) {
     MIG_TRY(const auto link, QmpLink::connect(options.socket));
     switch (options.action) {
         case Action::Help:
-        case Action::Version:
-            return {};
-        case Action::Status:
-            return status(options, *link, console);
-        case Action::Stop:
-            return plain(options, *link, console, "stop");
-        case Action::Cont:
-            return plain(options, *link, console, "cont");
-        case Action::Quit:
-            return plain(options, *link, console, "quit");
+        case Action::Version: return {};
+        case Action::Status: return status(options, *link, console);
+        case Action::Stop: return plain(options, *link, console, "stop");
+        case Action::Cont: return plain(options, *link, console, "cont");
+        case Action::Quit: return plain(options, *link, console, "quit");
         case Action::QueryMigrate: {
             MIG_TRY(const Json answer, link->call("query-migrate"));
             print(console, answer, options.format);
@@ -74,8 +69,7 @@ Result<> act(const Options& options, Console& console) {
             print(console, answer, options.format);
             return {};
         }
-        case Action::Migrate:
-            return migrate(options, *link, console);
+        case Action::Migrate: return migrate(options, *link, console);
     }
     return {};
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The PCI bus of the machine: configuration space by address, BARs by guest physical address or port.
+// The PCI bus of the machine: configuration space by address, BARs by guest physical address or
+// port.
 #pragma once
 
 #include <condition_variable>

@@ -13,7 +13,13 @@
 namespace ferry::vfio {
 
 enum class MigState : uint32_t {
-    Error = 0, Stop = 1, Running = 2, StopCopy = 3, Resuming = 4, RunningP2P = 5, PreCopy = 6,
+    Error = 0,
+    Stop = 1,
+    Running = 2,
+    StopCopy = 3,
+    Resuming = 4,
+    RunningP2P = 5,
+    PreCopy = 6,
     PreCopyP2P = 7,
 };
 inline constexpr uint32_t kMigStateCount = 8;

@@ -56,10 +56,10 @@ struct VfioVm {
 };
 
 struct VfioIdentity {
-    std::string id;        // -device id=, may be empty
-    std::string path;      // bus path "0000:00:03.0", may be empty
-    std::string qom_path;  // "/machine/peripheral/ID" or "/machine/peripheral-anon/device[N]"
-    unsigned depth = 1;    // in the device tree
+    std::string id;              // -device id=, may be empty
+    std::string path;            // bus path "0000:00:03.0", may be empty
+    std::string qom_path;        // "/machine/peripheral/ID" or "/machine/peripheral-anon/device[N]"
+    unsigned depth = 1;          // in the device tree
     bool behind_viommu = false;  // its DMA addresses are not guest physical ones
     // For messages and timelines.
     const std::string& label() const { return id.empty() ? path : id; }

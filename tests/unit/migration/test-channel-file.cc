@@ -163,7 +163,7 @@ TEST_F(FileChannel, OffsetBeyondTheEndIsTheEndOfTheStream) {
 
 TEST_F(FileChannel, NewFileIsForItsOwnerOnly) {
     must(connect_to(FileAddress{path_}));
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(::stat(path_.c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 0077, 0u);
 }

@@ -118,9 +118,8 @@ TEST_F(ChannelConnect, WaitingForATcpPeerCanBeCancelled) {
     ASSERT_EQ(::connect(filler.raw(), reinterpret_cast<sockaddr*>(&address), length), 0);
     const util::EventFd cancel = must(util::EventFd::create());
     Error error(ErrorKind::Internal, "");
-    BlockingCall connect([&] {
-        error = error_of(connect_channel(TcpAddress{"127.0.0.1", port_of(busy)}, cancel));
-    });
+    BlockingCall connect(
+        [&] { error = error_of(connect_channel(TcpAddress{"127.0.0.1", port_of(busy)}, cancel)); });
     connect.wait_until_blocked();
     cancel.signal();
     connect.join();
@@ -206,7 +205,9 @@ TEST_F(ChannelListenerTest, AbandonedPathIsReplaced) {
 }
 
 TEST_F(ChannelListenerTest, PathIsRemovedAtTheEnd) {
-    { const ListeningSide side(UnixAddress{path_}); }
+    {
+        const ListeningSide side(UnixAddress{path_});
+    }
     EXPECT_FALSE(std::filesystem::exists(path_));
 }
 

@@ -41,24 +41,12 @@ class Channel : public testing::TestWithParam<Transport> {
             case Transport::Memory:
                 std::tie(ends_.sender, ends_.receiver) = make_memory_channel_pair();
                 break;
-            case Transport::SocketPair:
-                ends_ = socket_pair();
-                break;
-            case Transport::Unix:
-                connect(UnixAddress{directory_ / "socket"});
-                break;
-            case Transport::Tcp4:
-                connect(TcpAddress{"127.0.0.1", "0"});
-                break;
-            case Transport::Tcp6:
-                connect(TcpAddress{"::1", "0"});
-                break;
-            case Transport::Pipe:
-                ends_ = pipe_pair();
-                break;
-            case Transport::Fifo:
-                open_fifo();
-                break;
+            case Transport::SocketPair: ends_ = socket_pair(); break;
+            case Transport::Unix: connect(UnixAddress{directory_ / "socket"}); break;
+            case Transport::Tcp4: connect(TcpAddress{"127.0.0.1", "0"}); break;
+            case Transport::Tcp6: connect(TcpAddress{"::1", "0"}); break;
+            case Transport::Pipe: ends_ = pipe_pair(); break;
+            case Transport::Fifo: open_fifo(); break;
         }
     }
 
@@ -278,20 +266,13 @@ TEST_P(DuplexChannel, BothWaysMoveAtTheSameTime) {
 
 std::string transport_name(const testing::TestParamInfo<Transport>& param) {
     switch (param.param) {
-        case Transport::Memory:
-            return "Memory";
-        case Transport::SocketPair:
-            return "SocketPair";
-        case Transport::Unix:
-            return "Unix";
-        case Transport::Tcp4:
-            return "Tcp4";
-        case Transport::Tcp6:
-            return "Tcp6";
-        case Transport::Pipe:
-            return "Pipe";
-        case Transport::Fifo:
-            return "Fifo";
+        case Transport::Memory: return "Memory";
+        case Transport::SocketPair: return "SocketPair";
+        case Transport::Unix: return "Unix";
+        case Transport::Tcp4: return "Tcp4";
+        case Transport::Tcp6: return "Tcp6";
+        case Transport::Pipe: return "Pipe";
+        case Transport::Fifo: return "Fifo";
     }
     return "";
 }

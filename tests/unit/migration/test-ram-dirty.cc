@@ -162,9 +162,8 @@ TEST(RamDirtyMap, BitmapsOfLargerAndSmallerPagesMarkAllTheyCover) {
                   out.merge(range(112, 16));
                   return out;
               }());
-    EXPECT_EQ(ram.dirty_after([](auto& sink) {
-        sink.mark_dirty_pages(kLow, 1024, bits(16, {3, 4, 15}));
-    }),
+    EXPECT_EQ(ram.dirty_after(
+                  [](auto& sink) { sink.mark_dirty_pages(kLow, 1024, bits(16, {3, 4, 15})); }),
               (Pages{0, 1, 3}));
     EXPECT_EQ(ram.dirty_after(
                   [](auto& sink) { sink.mark_dirty_pages(kLow + 512, kPageSize, bits(2, {1})); }),

@@ -226,9 +226,7 @@ TEST_F(DeviceSessionTest, HeldCallsAreNamedWhileEverythingElseAnswers) {
             held.a.faults().hold(name);
             begin();
             held.a.faults().wait_until_held();
-            held.vm.loop.run([&] {
-                EXPECT_NE(held.vm.status(), MigrationStatus::None) << name;
-            });
+            held.vm.loop.run([&] { EXPECT_NE(held.vm.status(), MigrationStatus::None) << name; });
             bool named = false;
             for (const auto& call : held.vm.activity.snapshot()) {
                 named = named || call.who == "dev3";
@@ -245,7 +243,8 @@ TEST_F(DeviceSessionTest, HeldCallsAreNamedWhileEverythingElseAnswers) {
 }
 
 TEST_F(DeviceSessionTest, CancelWhileAnArcIsHeldEndsWithTheVmRunning) {
-    for (const char* call : {"set state pre-copy", "set state pre-copy-p2p", "set state stop-copy"}) {
+    for (const char* call :
+         {"set state pre-copy", "set state pre-copy-p2p", "set state stop-copy"}) {
         make_pair();
         src->a.faults().hold(call);
         begin();

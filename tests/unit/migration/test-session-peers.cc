@@ -45,13 +45,13 @@ class RawPeer {
                 return true;
             }
             if (seen_.size() > pattern.size()) {
-                seen_.erase(seen_.begin(),
-                            seen_.end() - static_cast<ptrdiff_t>(pattern.size()));
+                seen_.erase(seen_.begin(), seen_.end() - static_cast<ptrdiff_t>(pattern.size()));
             }
             std::vector<std::byte> buffer(65536);
             const auto got = channel_->read_some(buffer);
             if (!got || *got == 0) return false;
-            seen_.insert(seen_.end(), buffer.begin(), buffer.begin() + static_cast<ptrdiff_t>(*got));
+            seen_.insert(seen_.end(), buffer.begin(),
+                         buffer.begin() + static_cast<ptrdiff_t>(*got));
         }
     }
     bool await_ping(uint32_t value) {

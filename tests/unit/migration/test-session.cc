@@ -57,8 +57,8 @@ TEST_F(SessionTest, RunningVmMovesWhileItsMemoryChanges) {
     EXPECT_EQ(src->state(), RunState::PostMigrate);
     EXPECT_EQ(dst->state(), RunState::Paused);
     EXPECT_TRUE(test::same_ram(*src, *dst));
-    EXPECT_EQ(src->statuses(), (std::vector<std::string>{"src setup", "src active", "src device",
-                                                         "src completed"}));
+    EXPECT_EQ(src->statuses(),
+              (std::vector<std::string>{"src setup", "src active", "src device", "src completed"}));
     EXPECT_EQ(dst->statuses(),
               (std::vector<std::string>{"dst setup", "dst active", "dst completed"}));
     const auto counters = src->migration->query().counters;
@@ -127,8 +127,8 @@ TEST_F(SessionTest, PauseBeforeSwitchoverWaitsForContinue) {
     ASSERT_TRUE(
         src->loop.wait_for([&] { return src->status() == MigrationStatus::PreSwitchover; }));
     EXPECT_EQ(src->state(), RunState::FinishMigrate);
-    const auto wrong = src->on_loop(
-        [&] { return src->migration->migrate_continue(MigrationStatus::Active); });
+    const auto wrong =
+        src->on_loop([&] { return src->migration->migrate_continue(MigrationStatus::Active); });
     EXPECT_FALSE(wrong);
     ASSERT_TRUE(src->on_loop(
         [&] { return src->migration->migrate_continue(MigrationStatus::PreSwitchover); }));

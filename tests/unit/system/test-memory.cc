@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "system/memory.h"
-
 #include <gtest/gtest.h>
 
 #include <array>
+
+#include "system/memory.h"
 
 namespace ferry::system {
 namespace {

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "system/runstate.h"
-
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -8,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "system/runstate.h"
 #include "tests/support/test-env.h"
 #include "tests/support/test-loop.h"
 #include "util/thread.h"
@@ -41,7 +40,9 @@ std::string describe(const std::string& who, Pass pass, VmChange change) {
 class Handler final : public VmChangeHandler {
  public:
     Handler(Journal& journal, std::string name, unsigned depth)
-        : journal_(journal), name_(std::move(name)), depth_(depth),
+        : journal_(journal),
+          name_(std::move(name)),
+          depth_(depth),
           worker_(std::move(*util::Worker::create("test-device"))) {}
 
     std::string_view name() const override { return name_; }
@@ -120,10 +121,18 @@ class RunStateTest : public testing::Test {
 TEST_F(RunStateTest, StartGoesFromParentsToChildrenAndStopTheOtherWay) {
     ASSERT_TRUE(start());
     ASSERT_TRUE(stop(RunState::Paused));
-    const std::vector<std::string> expected{
-        "bus prepare-start", "device prepare-start", "bus start",         "device start",
-        "RESUME",            "vcpus resume",         "vcpus pause",       "device prepare-stop",
-        "bus prepare-stop",  "device stop",          "bus stop",          "STOP"};
+    const std::vector<std::string> expected{"bus prepare-start",
+                                            "device prepare-start",
+                                            "bus start",
+                                            "device start",
+                                            "RESUME",
+                                            "vcpus resume",
+                                            "vcpus pause",
+                                            "device prepare-stop",
+                                            "bus prepare-stop",
+                                            "device stop",
+                                            "bus stop",
+                                            "STOP"};
     EXPECT_EQ(journal.lines(), expected);
     EXPECT_EQ(controller.state(), RunState::Paused);
 }

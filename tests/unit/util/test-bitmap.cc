@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "util/bitmap.h"
-
 #include <gtest/gtest.h>
+
+#include "util/bitmap.h"
 
 namespace ferry::util {
 namespace {

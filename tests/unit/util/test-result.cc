@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "util/result.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
+#include "util/result.h"
 #include "util/try.h"
 
 namespace ferry {
 namespace {
 
-Result<int> inner() { return make_errno(EBUSY, "ioctl({})", "SET"); }
+Result<int> inner() {
+    return make_errno(EBUSY, "ioctl({})", "SET");
+}
 Result<> outer() {
     MIG_TRY(const int value, inner(), "device {}", "0000:3b:00.2");
     (void)value;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "util/wire.h"
-
 #include <gtest/gtest.h>
+
+#include "util/wire.h"
 
 namespace ferry::util {
 namespace {
