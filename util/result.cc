@@ -21,12 +21,12 @@ std::string_view to_string(ErrorKind kind) {
     return "internal";
 }
 
-Error&& Error::context(std::string outer) && {
+Error Error::context(std::string outer) && {
     contexts_.push_back(std::move(outer));
     return std::move(*this);
 }
 
-Error&& Error::attach(Error also) && {
+Error Error::attach(Error also) && {
     attached_.push_back(std::move(also));
     return std::move(*this);
 }

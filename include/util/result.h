@@ -41,9 +41,9 @@ class [[nodiscard]] Error {
     const std::source_location& where() const { return where_; }
 
     // Adds an outer context ("device 0000:3b:00.2: entering STOP_COPY").
-    Error&& context(std::string outer) &&;
+    Error context(std::string outer) &&;
     // A second failure met while unwinding from this one: kept, never replacing it.
-    Error&& attach(Error also) &&;
+    Error attach(Error also) &&;
     void attach_in_place(Error also);
 
     // "outer: inner: text: strerror(errno) (then: attached; attached)", one line.
