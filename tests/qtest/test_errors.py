@@ -74,6 +74,7 @@ class Errors(VmmTestCase):
             src.wait_migration("failed")
             src.wait_run_state("running")
             self.check_words(src)
+            dst.wait_migration("failed")
             migrate(src, dst, uri=f"unix:{self.folder}/again")
 
     def test_device_that_can_not_even_be_reset_blocks_migration(self):

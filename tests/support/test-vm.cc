@@ -133,7 +133,8 @@ bool TestVm::wait_over() {
     return loop.wait_for([this] { return !migration->in_progress(); });
 }
 
-std::vector<std::string> TestVm::statuses() const {
+std::vector<std::string> TestVm::statuses() {
+    loop.run([] {});  // the last change is told by a task of its own
     const std::lock_guard lock(mutex_);
     return statuses_;
 }

@@ -58,7 +58,7 @@ struct TestVm {
     Result<> set_capability(migration::Capability capability);
     // Until no attempt is under way on this side; false after a long time.
     bool wait_over();
-    std::vector<std::string> statuses() const;  // of both roles, in order
+    std::vector<std::string> statuses();  // of both roles, in order
 
     KeepingLogger log;
     util::Tracer trace;
