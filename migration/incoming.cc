@@ -35,12 +35,7 @@ Result<std::unique_ptr<IncomingSession>> IncomingSession::start(
     MIG_CHECK(vm.status.advance(MigrationStatus::Active));
     auto thread = util::start_thread(
         "mig/dst/main", [raw = session.get()](const std::stop_token&) { raw->thread_main(); });
-    if (!thread) {
-        if (auto failed = vm.status.advance(MigrationStatus::Failed); !failed) {
-            thread.error().attach_in_place(std::move(failed).error());
-        }
-        return std::move(thread).error();
-    }
+    if (!thread) return std::move(thread).error();
     session->thread_ = std::move(*thread);
     return session;
 }
@@ -52,7 +47,6 @@ void IncomingSession::abort(Error reason) {
 void IncomingSession::thread_main() {
     Result<> result = run();
     trace::migration_thread_outcome(vm_.env.trace, result ? "success" : result.error().message());
-    watch_->expect(PeerWatch::Expect::Nothing);
     if (result) {
         ending_ = Ending::Loaded;
     } else if (owner_ != Owner::Source) {
@@ -64,10 +58,8 @@ void IncomingSession::thread_main() {
         if (auto* handlers = vm_.registry.entries()[i]->handlers) handlers->load_cleanup(outcome);
     }
     if (!result) report_failure(result.error());
-    if (writer_) {
-        if (result) writer_->send_shut(0);
-        writer_.reset();  // sends what is queued
-    }
+    if (writer_ && result) writer_->send_shut(0);
+    close_return_path();
     vm_.stats.end_ns = vm_.env.clock.now().count();
     vm_.loop.post([this, result = std::move(result)]() mutable {
         if (thread_.joinable()) thread_.join();
@@ -75,6 +67,13 @@ void IncomingSession::thread_main() {
         auto finished = std::move(finished_);
         finished({std::move(result), ending_});  // destroys this
     });
+}
+
+// Sends what is queued. A source that does not read it has x-peer-timeout to think better of it.
+void IncomingSession::close_return_path() {
+    watch_->expect(PeerWatch::Expect::Movement);
+    writer_.reset();
+    watch_->expect(PeerWatch::Expect::Nothing);
 }
 
 void IncomingSession::report_failure(const Error& error) {
@@ -94,8 +93,8 @@ Result<> IncomingSession::run() {
 
 Result<> IncomingSession::load() {
     const util::ScopedSpan span(vm_.env.timeline, "vm", "load");
-    watch_->expect(PeerWatch::Expect::Bytes);
-    stream_ = std::make_unique<LoadStream>(*channel_);
+    source_ = std::make_unique<WatchedSource>(*channel_, *watch_);
+    stream_ = std::make_unique<LoadStream>(*source_);
     MIG_CHECK(load_header(*stream_, vm_.identity));
     if (capabilities_.has(Capability::SwitchoverAck)) {
         for (const auto& entry : vm_.registry.entries()) {
@@ -109,20 +108,17 @@ Result<> IncomingSession::load() {
 
 // After the return path was opened, so that the source learns why a device refuses.
 Result<> IncomingSession::first_section() {
-    watch_->expect(PeerWatch::Expect::Nothing);
     for (const auto& entry : vm_.registry.entries()) {
         ++set_up_;
         if (entry->handlers == nullptr) continue;
         MIG_CHECK(entry->handlers->load_setup(*this), "section '{}': setup",
                   entry->section().idstr);
     }
-    watch_->expect(PeerWatch::Expect::Bytes);
     return {};
 }
 
 Result<> IncomingSession::validate() {
     const util::ScopedSpan span(vm_.env.timeline, "vm", "validate");
-    watch_->expect(PeerWatch::Expect::Nothing);
     struct Waiting {
         std::mutex mutex;
         std::condition_variable changed;
@@ -166,7 +162,6 @@ Result<> IncomingSession::wait_for_go() {
     owner_ = Owner::InDoubt;
     trace::migration_handover(vm_.env.trace, "READY");
     writer_->send(ReturnMessage::Ready);
-    watch_->expect(PeerWatch::Expect::Bytes);
     const auto in_doubt = [](Error error) {
         return std::move(error).context(
             "the VM is complete here, but the source was lost before it handed it over. If the "
@@ -190,7 +185,9 @@ Result<> IncomingSession::wait_for_go() {
         if (is_command && command == Command::Ping && *length == 4) {
             auto value = stream_->be32();
             if (!value) return in_doubt(std::move(value).error());
-            writer_->send_pong(*value);
+            if (auto answered = writer_->send_pong(*value); !answered) {
+                return in_doubt(std::move(answered).error());
+            }
             continue;
         }
         return in_doubt(make_error(ErrorKind::Protocol,
@@ -203,13 +200,12 @@ Result<> IncomingSession::wait_for_go() {
 }
 
 Result<> IncomingSession::start_vm() {
-    watch_->expect(PeerWatch::Expect::Nothing);
     const util::ScopedSpan span(vm_.env.timeline, "vm", "start");
     // QEMU takes SHUT as the end and starts nothing afterwards; say it before the VM runs here.
     if (writer_ && !agreed_.handover && mode_ == Mode::Live) {
         owner_ = Owner::Us;
         writer_->send_shut(0);
-        writer_.reset();
+        close_return_path();
     }
     return await_on_loop(vm_.loop, [this](system::Done done) {
         const RunState was = vm_.global_state.loaded();
@@ -222,6 +218,11 @@ Result<> IncomingSession::start_vm() {
         vm_.runstate.start([this, done = std::move(done)](Result<> started) mutable {
             if (started) return done({});
             Error error = std::move(started).error().context("starting the VM");
+            if (owner_ == Owner::Us) {
+                error = std::move(error).context(
+                    "the VM was handed over to here, but does not start. It is stopped on both "
+                    "sides: resume one of them with 'cont'");
+            }
             if (auto paused = vm_.runstate.set_state(RunState::Paused); !paused) {
                 error.attach_in_place(std::move(paused).error());
             }
@@ -248,7 +249,7 @@ Result<> IncomingSession::open_return_path() {
 
 Result<> IncomingSession::ping(uint32_t value) {
     if (!writer_) return make_error(ErrorKind::Protocol, "PING without a return path");
-    writer_->send_pong(pong_for(value, kOurFeatures, agreed_));
+    MIG_CHECK(writer_->send_pong(pong_for(value, kOurFeatures, agreed_)));
     if (agreed_.heartbeat) writer_->start_heartbeat();
     return {};
 }

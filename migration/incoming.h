@@ -61,6 +61,7 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     Result<> wait_for_go();
     Result<> start_vm();
     void report_failure(const Error& error);
+    void close_return_path();
 
     // LoadEvents, load thread
     Result<> open_return_path() override;
@@ -76,9 +77,10 @@ class IncomingSession final : public LoadSession, private LoadEvents {
 
     // load thread
     std::unique_ptr<MigrationChannel> channel_;
+    std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
+    std::unique_ptr<WatchedSource> source_;
     std::unique_ptr<LoadStream> stream_;
     std::unique_ptr<ReturnPathWriter> writer_;
-    std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     PeerFeatures agreed_;
     size_t acks_missing_ = 0;
     size_t set_up_ = 0;  // registry entries whose load_cleanup is owed

@@ -88,9 +88,11 @@ struct Migration::Impl {
         role = new_role;
     }
 
+    Result<> may_begin_outgoing(SaveSession::Mode mode) const;
     Result<> start_outgoing(SaveSession::Mode mode, OutgoingSession::Opener opener,
                             system::Done opened, system::Done finished);
     void outgoing_finished(SaveSession::Mode mode, Result<> outcome, system::Done told);
+    // An error is also the end of the attempt, by incoming_finished().
     Result<> accept(std::unique_ptr<MigrationChannel> channel, IncomingSession::Mode mode,
                     system::Done finished);
     void incoming_finished(IncomingSession::Mode mode, IncomingSession::Outcome outcome,
@@ -141,8 +143,7 @@ struct Migration::Impl {
 
 // --- outgoing
 
-Result<> Migration::Impl::start_outgoing(SaveSession::Mode mode, OutgoingSession::Opener opener,
-                                         system::Done opened, system::Done finished) {
+Result<> Migration::Impl::may_begin_outgoing(SaveSession::Mode mode) const {
     if (is_in_progress(source_status.get()) || is_in_progress(destination_status.get()) ||
         !idle()) {
         return make_error(ErrorKind::InvalidState, "There's a migration process in progress");
@@ -155,7 +156,12 @@ Result<> Migration::Impl::start_outgoing(SaveSession::Mode mode, OutgoingSession
         return make_error(ErrorKind::InvalidState,
                           "Can't migrate the vm that was paused due to previous migration");
     }
-    MIG_CHECK(blockers.check());
+    return blockers.check();
+}
+
+Result<> Migration::Impl::start_outgoing(SaveSession::Mode mode, OutgoingSession::Opener opener,
+                                         system::Done opened, system::Done finished) {
+    MIG_CHECK(may_begin_outgoing(mode));
     begin(Role::Source);
     MIG_TRY(outgoing,
             OutgoingSession::start(
@@ -246,12 +252,18 @@ void Migration::Impl::fail_incoming(Error error) {
 
 Result<> Migration::Impl::accept(std::unique_ptr<MigrationChannel> channel,
                                  IncomingSession::Mode mode, system::Done finished) {
-    MIG_TRY(incoming,
-            IncomingSession::start(
-                destination, capabilities, mode, std::move(channel), [this] { return autostart; },
-                [this, mode, told = std::move(finished)](IncomingSession::Outcome outcome) mutable {
-                    incoming_finished(mode, std::move(outcome), std::move(told));
-                }));
+    const auto end = [this, mode, told = std::make_shared<system::Done>(std::move(finished))](
+                         IncomingSession::Outcome outcome) {
+        incoming_finished(mode, std::move(outcome), std::move(*told));
+    };
+    auto session = IncomingSession::start(
+        destination, capabilities, mode, std::move(channel), [this] { return autostart; }, end);
+    if (!session) {
+        // Not at once: the listener may be among the callers.
+        deps.loop.post([end, error = session.error()]() mutable { end({std::move(error)}); });
+        return std::move(session).error();
+    }
+    incoming = std::move(*session);
     blockers.set_busy(true);
     return {};
 }
@@ -341,9 +353,7 @@ Result<> Migration::migrate(const MigrationAddress& address, FdTable& fds, syste
     OutgoingSession::Opener opener;
     if (const auto* fd_address = std::get_if<FdAddress>(&address)) {
         // The descriptor leaves the table only when nothing else stands in the way.
-        if (in_progress()) {
-            return make_error(ErrorKind::InvalidState, "There's a migration process in progress");
-        }
+        MIG_CHECK(impl_->may_begin_outgoing(SaveSession::Mode::Live));
         MIG_TRY(UniqueFd fd, fds.take_fd(fd_address->name));
         auto shared = std::make_shared<UniqueFd>(std::move(fd));
         opener = [shared, name = to_string(address)](const util::EventFd&) {
@@ -400,19 +410,16 @@ Result<> Migration::migrate_incoming(const MigrationAddress& address, FdTable& f
         }
         return migrate_incoming(std::move(channel), exit);
     }
-    MIG_TRY(
-        auto listener,
-        ChannelListener::create(
-            address, m.deps.loop, [&m](std::unique_ptr<MigrationChannel> channel) {
-                if (m.incoming || m.destination_status.get() != MigrationStatus::Setup) {
-                    m.deps.env.log.log(util::LogLevel::Warning, "extra incoming connection closed");
-                    return;
-                }
-                if (auto begun = m.accept(std::move(channel), IncomingSession::Mode::Live, nullptr);
-                    !begun) {
-                    m.fail_incoming(std::move(begun).error());
-                }
-            }));
+    MIG_TRY(auto listener,
+            ChannelListener::create(
+                address, m.deps.loop, [&m](std::unique_ptr<MigrationChannel> channel) {
+                    if (m.incoming || m.destination_status.get() != MigrationStatus::Setup) {
+                        m.deps.env.log.log(util::LogLevel::Warning,
+                                           "extra incoming connection closed");
+                        return;
+                    }
+                    (void)m.accept(std::move(channel), IncomingSession::Mode::Live, nullptr);
+                }));
     MIG_CHECK(m.begin_incoming(exit));
     m.listener = std::move(listener);
     const std::lock_guard lock(m.mutex);
@@ -443,16 +450,21 @@ Result<> Migration::load_snapshot(std::unique_ptr<MigrationChannel> channel, sys
         return make_error(ErrorKind::InvalidState, "There's a migration process in progress");
     }
     auto shared = std::make_shared<std::unique_ptr<MigrationChannel>>(std::move(channel));
-    m.deps.runstate.stop(RunState::RestoreVm, [&m, shared,
-                                               done = std::move(done)](Result<> stopped) mutable {
-        const auto begin = [&]() -> Result<> {
-            MIG_CHECK(std::move(stopped), "stopping the VM");
-            m.begin(Role::Destination);
-            MIG_CHECK(m.destination_status.advance(MigrationStatus::Setup));
-            return m.accept(std::move(*shared), IncomingSession::Mode::Snapshot, std::move(done));
-        };
-        if (auto begun = begin(); !begun && done) done(std::move(begun));
-    });
+    auto load = [&m, shared, done = std::move(done)](Result<> stopped) mutable {
+        if (!stopped) return done(std::move(stopped).error().context("stopping the VM"));
+        m.begin(Role::Destination);
+        // Another attempt may have begun while the VM stopped.
+        auto begun = m.destination_status.advance(MigrationStatus::Setup);
+        if (begun) {
+            (void)m.accept(std::move(*shared), IncomingSession::Mode::Snapshot, std::move(done));
+            return;
+        }
+        if (auto paused = m.deps.runstate.set_state(RunState::Paused); !paused) {
+            begun.error().attach_in_place(std::move(paused).error());
+        }
+        done(std::move(begun));
+    };
+    m.deps.runstate.stop(RunState::RestoreVm, std::move(load));
     return {};
 }
 

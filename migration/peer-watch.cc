@@ -17,8 +17,13 @@ PeerWatch::PeerWatch(system::MainLoop& loop, util::Env& env, MigrationChannel& c
       since_(env.clock.now()),
       timer_(loop.every(kPeriod, [this] { tick(); })) {}
 
+PeerWatch::Expect PeerWatch::expected() const {
+    if (heartbeats_.load(std::memory_order_relaxed)) return Expect::Bytes;
+    return expect_.load(std::memory_order_relaxed);
+}
+
 void PeerWatch::tick() {
-    const Expect now_expected = expect_.load(std::memory_order_relaxed);
+    const Expect now_expected = expected();
     const uint64_t moved =
         channel_.bytes_read() +
         (now_expected == Expect::Movement ? channel_.bytes_written() : uint64_t{0});
@@ -35,6 +40,13 @@ void PeerWatch::tick() {
     channel_.shutdown(make_error(ErrorKind::PeerFailed,
                                  "{}: the peer has been silent for {} ms (x-peer-timeout)",
                                  channel_.name(), limit));
+}
+
+Result<size_t> WatchedSource::read_some(MutBytes into) {
+    watch_.expect(PeerWatch::Expect::Bytes);
+    auto got = channel_.read_some(into);
+    watch_.expect(PeerWatch::Expect::Nothing);
+    return got;
 }
 
 }  // namespace ferry::migration

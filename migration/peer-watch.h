@@ -25,18 +25,34 @@ class PeerWatch {
               std::function<uint64_t()> limit_ms);
 
     void expect(Expect what) { expect_.store(what, std::memory_order_relaxed); }
+    // From now on the peer sends heartbeats: bytes are expected whatever else is. Any thread.
+    void expect_heartbeats() { heartbeats_.store(true, std::memory_order_relaxed); }
 
  private:
     void tick();
+    Expect expected() const;
 
     util::Env& env_;
     MigrationChannel& channel_;
     std::function<uint64_t()> limit_ms_;
     std::atomic<Expect> expect_ = Expect::Nothing;
+    std::atomic<bool> heartbeats_ = false;
     Expect watched_ = Expect::Nothing;
     uint64_t seen_ = 0;
     util::Nanoseconds since_{};
     util::Registration timer_;
+};
+
+// A channel's reading half under watch: bytes are expected while somebody waits for them, and not
+// while what came is worked on, however long a device takes over it.
+class WatchedSource final : public ByteSource {
+ public:
+    WatchedSource(MigrationChannel& channel, PeerWatch& watch) : channel_(channel), watch_(watch) {}
+    Result<size_t> read_some(MutBytes into) override;
+
+ private:
+    MigrationChannel& channel_;
+    PeerWatch& watch_;
 };
 
 }  // namespace ferry::migration

@@ -18,14 +18,16 @@ constexpr uint32_t kMarkMask = 0xffff'0000;
 
 uint32_t to_bits(PeerFeatures features) {
     return (features.handover ? 1U : 0U) | (features.heartbeat ? 2U : 0U) |
-           (features.discard ? 4U : 0U) | (features.reason ? 8U : 0U);
+           (features.discard ? 4U : 0U) | (features.reason ? 8U : 0U) |
+           (features.config_size ? 16U : 0U);
 }
 
 PeerFeatures from_bits(uint32_t bits) {
     return {.handover = (bits & 1) != 0,
             .heartbeat = (bits & 2) != 0,
             .discard = (bits & 4) != 0,
-            .reason = (bits & 8) != 0};
+            .reason = (bits & 8) != 0,
+            .config_size = (bits & 16) != 0};
 }
 
 // Payload length per type; FAILURE varies.
@@ -181,10 +183,20 @@ void ReturnPathWriter::send(ReturnMessage type, ConstBytes payload) {
     wake_.notify_all();
 }
 
-void ReturnPathWriter::send_pong(uint32_t value) {
+Result<> ReturnPathWriter::send_pong(uint32_t value) {
+    {
+        // All the rest is a handful of messages in an attempt.
+        const std::lock_guard lock(mutex_);
+        if (queue_.size() >= kMaxUnsentPongs) {
+            return make_error(ErrorKind::LimitExceeded,
+                              "the source sent {} PINGs without reading the answers",
+                              queue_.size());
+        }
+    }
     std::array<std::byte, 4> raw{};
     util::store_be32(raw.data(), value);
     send(ReturnMessage::Pong, raw);
+    return {};
 }
 
 void ReturnPathWriter::send_shut(uint32_t status) {

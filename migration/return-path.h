@@ -60,7 +60,7 @@ std::optional<PeerFeatures> features_in_pong(uint32_t value);
 // What a destination answers to a PING: the value, or to a hello the features both have.
 uint32_t pong_for(uint32_t ping, PeerFeatures supported, PeerFeatures& agreed);
 inline constexpr PeerFeatures kOurFeatures{
-    .handover = true, .heartbeat = true, .discard = true, .reason = true};
+    .handover = true, .heartbeat = true, .discard = true, .reason = true, .config_size = true};
 
 // What the source learns. Called on the reader's thread.
 class ReturnPathEvents {
@@ -98,13 +98,15 @@ class ReturnPathWriter {
     ReturnPathWriter& operator=(const ReturnPathWriter&) = delete;
 
     void send(ReturnMessage type, ConstBytes payload = {});
-    void send_pong(uint32_t value);
+    // LimitExceeded when the source asks on and on without reading the answers.
+    Result<> send_pong(uint32_t value);
     void send_shut(uint32_t status);
     void send_failure(FailureCode code, std::string_view reason);
     // From now on a HEARTBEAT goes out whenever kHeartbeatPeriod passed.
     void start_heartbeat();
 
     static constexpr util::Nanoseconds kHeartbeatPeriod = std::chrono::milliseconds(250);
+    static constexpr size_t kMaxUnsentPongs = 64;
 
  private:
     ReturnPathWriter(MigrationChannel& channel, util::Env& env) : channel_(channel), env_(env) {}

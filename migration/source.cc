@@ -119,9 +119,9 @@ void OutgoingSession::thread_main() {
     // The loop thread owns the watch's timer, and nobody may shut a closed channel.
     vm_.loop.post([this, outcome = std::move(outcome)]() mutable {
         if (thread_.joinable()) thread_.join();
-        watch_.reset();
         if (channel_) channel_->shutdown(cancelled());
-        reader_.reset();
+        reader_.reset();  // its thread uses the watch
+        watch_.reset();
         {
             const std::lock_guard lock(mutex_);
             shared_channel_ = nullptr;
@@ -515,6 +515,11 @@ Result<> OutgoingSession::wait_for(const std::function<bool()>& ready, PeerWatch
             lock.unlock();
             return check_alive();
         }
+        if (expect == PeerWatch::Expect::Bytes) {
+            changed_.wait(lock);
+            continue;
+        }
+        // The peer has to wait for us.
         const auto deadline = vm_.env.clock.now() + kKeepAlivePeriod;
         vm_.env.clock.wait_until(changed_, lock, deadline);
         lock.unlock();
@@ -558,11 +563,8 @@ void OutgoingSession::rp_pong(uint32_t value) {
     const std::lock_guard lock(mutex_);
     if (!progress_.features) {
         // Only what was offered can have been agreed on.
-        progress_.features =
-            PeerFeatures{.handover = features->handover && kOurFeatures.handover,
-                         .heartbeat = features->heartbeat && kOurFeatures.heartbeat,
-                         .discard = features->discard && kOurFeatures.discard,
-                         .reason = features->reason && kOurFeatures.reason};
+        progress_.features = features->common_with(kOurFeatures);
+        if (progress_.features->heartbeat) watch_->expect_heartbeats();
     }
     changed_.notify_all();
 }

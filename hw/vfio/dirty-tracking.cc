@@ -61,10 +61,8 @@ Result<> VfioDirtyTracker::dirty_log_start() {
         const Device& device = member.device;
         if (device.source == DirtySource::Nobody || ranges.empty()) continue;
         trace::vfio_dirty_log_start(env_.trace, device.label, ranges.size());
-        auto started = device.worker.run([&] {
-            const util::ActivityBoard::Entry activity(env_.activity, device.label, "start log");
-            return device.io.dma_logging_start(ranges, system::kPageSize);
-        });
+        auto started = device.worker.run(
+            [&] { return device.io.dma_logging_start(ranges, system::kPageSize); });
         if (!started) {
             dirty_log_stop();
             return std::move(started).error().context(
@@ -82,10 +80,7 @@ void VfioDirtyTracker::dirty_log_stop() {
         if (!std::exchange(member.logging, false)) continue;
         const Device& device = member.device;
         trace::vfio_dirty_log_stop(env_.trace, device.label);
-        const auto stopped = device.worker.run([&] {
-            const util::ActivityBoard::Entry activity(env_.activity, device.label, "stop log");
-            return device.io.dma_logging_stop();
-        });
+        const auto stopped = device.worker.run([&] { return device.io.dma_logging_stop(); });
         if (!stopped) {
             env_.log.log(
                 util::LogLevel::Warning,
@@ -138,7 +133,6 @@ void VfioDirtyTracker::sync_range(const std::vector<Member*>& members, DmaLogRan
         members[i]->device.worker.post([this, &answered, &query = queries[i],
                                         &device = members[i]->device, range] {
             {
-                const util::ActivityBoard::Entry activity(env_.activity, device.label, "read log");
                 query.result = device.io.dma_logging_report(range, system::kPageSize, query.pages);
             }
             answered.count_down();

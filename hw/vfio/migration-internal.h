@@ -26,7 +26,9 @@ inline constexpr uint64_t kSetupState = 0xffffffffef100003;
 inline constexpr uint64_t kDataState = 0xffffffffef100004;
 inline constexpr uint64_t kInitDataSent = 0xffffffffef100005;
 inline constexpr uint64_t kConfigLoadReady = 0xffffffffef100006;
-inline constexpr uint64_t kDiscard = 0xffffffffef1000f1;  // Ferry only, after the hello
+// Ferry only, after the hello.
+inline constexpr uint64_t kDiscard = 0xffffffffef1000f1;
+inline constexpr uint64_t kConfigSize = 0xffffffffef1000f2;
 }  // namespace record
 
 // What anybody may look at while the device works. Thread-safe; outlives the device as long as

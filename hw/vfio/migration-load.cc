@@ -68,6 +68,7 @@ Result<> VfioMigration::load_state(LoadStream& in, SectionKind kind, uint32_t /*
             case record::kConfigState: return load_config(in);
             case record::kInitDataSent: return load_init_data_sent();
             case record::kDiscard: MIG_CHECK(load_discard()); break;
+            case record::kConfigSize: MIG_CHECK(load_config_size(in)); break;
             case record::kConfigLoadReady:
                 return bad_stream(
                     "device {}: the source sends its state on extra channels; turn that off there "
@@ -86,6 +87,7 @@ Result<> VfioMigration::end_of_state_follows(LoadStream& in, std::string_view af
 
 Result<> VfioMigration::load_data(LoadStream& in) {
     MIG_TRY(uint64_t left, in.be64(), "device {}: reading its state", label_);
+    trace::vfio_load_state_device_data(env_.trace, label_, left);
     if (left == 0) return {};
     const MigSession session = state_.session();
     if (!session.stream || session.number != loading_.session ||
@@ -104,7 +106,6 @@ Result<> VfioMigration::load_data(LoadStream& in) {
 }
 
 Result<> VfioMigration::write_all(MigDataStream& stream, ConstBytes bytes) {
-    const util::ActivityBoard::Entry activity(env_.activity, label_, "write state");
     while (!bytes.empty()) {
         auto written = stream.write_some(bytes);
         if (written && (*written == 0 || *written > bytes.size())) {
@@ -132,6 +133,21 @@ Result<> VfioMigration::load_config(LoadStream& in) {
     loading_.config_loaded = true;
     trace::vfio_load_device_config_state_end(env_.trace, label_);
     return {};
+}
+
+// A body of another size would be misread, and reading on past its end would wait for ever.
+Result<> VfioMigration::load_config_size(LoadStream& in) {
+    if (!loading_.attempt->peer_features().config_size) {
+        return bad_stream("device {}: the size of its configuration was not asked for", label_);
+    }
+    MIG_TRY(const uint32_t theirs, in.be32(), "device {}: reading its state", label_);
+    const uint32_t ours = setup_.config != nullptr ? setup_.config->config_bytes() : 0;
+    if (theirs == ours) return {};
+    return bad_stream(
+        "device {}: its configuration has {} bytes at the source and {} here; the devices differ "
+        "in the size of their configuration space or in their number of MSI-X vectors, or the "
+        "machines in their type",
+        label_, theirs, ours);
 }
 
 Result<> VfioMigration::load_init_data_sent() {

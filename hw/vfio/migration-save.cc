@@ -33,11 +33,13 @@ Result<> VfioMigration::save_prepare(SaveSession& session) {
     if (session.mode() == SaveSession::Mode::Snapshot) return {};
     for (const Capability capability : {Capability::PostcopyRam, Capability::BackgroundSnapshot}) {
         if (session.capabilities().has(capability)) {
-            return Error(ErrorKind::Unsupported,
-                         fmt::format("device {} can't migrate with the capability {}: it writes to "
-                                     "guest memory behind the VMM's back; turn the capability off",
-                                     label_, migration::to_string(capability)),
-                         EOPNOTSUPP);
+            Error error(ErrorKind::Unsupported,
+                        fmt::format("device {} can't migrate with the capability {}: it writes to "
+                                    "guest memory behind the VMM's back; turn the capability off",
+                                    label_, migration::to_string(capability)),
+                        EOPNOTSUPP);
+            trace::vfio_migration_refused(env_.trace, label_, error.message());
+            return error;
         }
     }
     return {};
@@ -45,11 +47,13 @@ Result<> VfioMigration::save_prepare(SaveSession& session) {
 
 Result<> VfioMigration::save_setup(SaveSession& session, SaveStream& out) {
     saving_ = Saving{.attempt = &session, .buffer = {}, .left = {}};
+    MIG_TRY(const auto features, session.peer_features());
+    if (features.config_size && setup_.config != nullptr) {
+        out.be64(record::kConfigSize);
+        out.be32(setup_.config->config_bytes());
+    }
     out.be64(record::kSetupState);
-    const auto size = worker_.run([this] {
-        const util::ActivityBoard::Entry activity(env_.activity, label_, "get size");
-        return setup_.io.stop_copy_bytes();
-    });
+    const auto size = worker_.run([this] { return setup_.io.stop_copy_bytes(); });
     saving_.buffer.resize(
         std::clamp<uint64_t>(size ? *size : kMaxDataBuffer, kMinDataBuffer, kMaxDataBuffer));
     trace::vfio_save_setup(env_.trace, label_, saving_.buffer.size());
@@ -86,14 +90,12 @@ Result<> VfioMigration::open_pre_copy() {
 uint64_t VfioMigration::state_pending_estimate() {
     if (!session_is_alive() || !is_pre_copy(state_.state())) return 0;
     const auto [initial, dirty] = saving_.left;
+    trace::vfio_state_pending_estimate(env_.trace, label_, initial, dirty);
     return initial > UINT64_MAX - dirty ? UINT64_MAX : initial + dirty;
 }
 
 Result<uint64_t> VfioMigration::state_pending_exact() {
-    const auto size = worker_.run([this] {
-        const util::ActivityBoard::Entry activity(env_.activity, label_, "get size");
-        return setup_.io.stop_copy_bytes();
-    });
+    const auto size = worker_.run([this] { return setup_.io.stop_copy_bytes(); });
     if (!size && !std::exchange(saving_.size_failure_told, true)) {
         env_.log.log(
             util::LogLevel::Warning,
@@ -156,6 +158,7 @@ Result<IterateStatus> VfioMigration::save_live_iterate(SaveStream& out) {
 }
 
 Result<IterateStatus> VfioMigration::send_pre_copy_block(SaveStream& out, MigDataStream& stream) {
+    trace::vfio_save_iterate_start(env_.trace, label_);
     auto got = read_block(stream);
     if (!got) {
         const bool lives = worker_.run([this] { return state_.session_lives(saving_.session); });
@@ -171,6 +174,7 @@ Result<IterateStatus> VfioMigration::send_pre_copy_block(SaveStream& out, MigDat
     uint64_t& initial = saving_.left.initial_bytes;
     uint64_t& dirty = saving_.left.dirty_bytes;
     if (*got == 0) {
+        trace::vfio_save_block_precopy_empty_hit(env_.trace, label_);
         initial = dirty = 0;
     } else {
         MIG_CHECK(put_block(out, *got));
@@ -248,7 +252,6 @@ Result<> VfioMigration::enter_stop_copy() {
 }
 
 Result<size_t> VfioMigration::read_block(MigDataStream& stream) {
-    const util::ActivityBoard::Entry activity(env_.activity, label_, "read state");
     MIG_TRY(const MigDataStream::Read read, stream.read_some(saving_.buffer));
     if (read.bytes > saving_.buffer.size()) {
         return make_error(ErrorKind::Protocol, "the driver says it read {} bytes into {}",
@@ -263,6 +266,7 @@ Result<> VfioMigration::put_block(SaveStream& out, size_t bytes) {
     out.be64(bytes);
     out.bytes_ref(ConstBytes(saving_.buffer).first(bytes));
     saving_.sent_of_session += bytes;
+    trace::vfio_save_block(env_.trace, label_, bytes);
     MIG_CHECK(out.flush());
     shared_.count_sent(*status_, bytes);
     return {};
@@ -288,12 +292,25 @@ void VfioMigration::save_cleanup(Outcome outcome) noexcept {
     saving_ = {};
 }
 
-// To where the VM is: it may be paused, and a stop or start may be between its passes.
+// To where the VM is: it may be paused, and a stop or start may be between its passes. Tried twice,
+// as a device that was only busy would go on recording its changes for nobody.
 Result<> VfioMigration::leave_saving_states() {
     if (state_.broken()) return {};
-    const MigState target =
-        between_passes_ ? without_session(state_.state()) : state_.resting_state();
-    return state_.set_state(target, "the migration ended");
+    const auto leave = [this] {
+        const MigState target =
+            between_passes_ ? without_session(state_.state()) : state_.resting_state();
+        return state_.set_state(target, "the migration ended");
+    };
+    auto first = leave();
+    if (first || state_.broken() || session_of(state_.state()) != SessionKind::Saving) return first;
+    auto second = leave();
+    if (!second) {
+        first.error().attach_in_place(std::move(second).error().context("at the second try"));
+        return first;
+    }
+    env_.log.log(util::LogLevel::Warning,
+                 fmt::format("it worked at the second try: {}", first.error().message()));
+    return {};
 }
 
 }  // namespace ferry::vfio

@@ -90,6 +90,7 @@ Result<> DeviceState::accept(MigState former, MigState next, std::unique_ptr<Mig
 // a reset, else the device is given up. SET is never issued in ERROR. A former state whose session
 // is gone is replaced by what remains of it: a session that was begun anew would be another one.
 Error DeviceState::recover(MigState former, Held held, Error error) {
+    trace::vfio_migration_refused(env_.trace, status_->label, error.message());
     auto where = ask();
     bool moved = false;
     if (where && *where != MigState::Error) {
@@ -199,19 +200,15 @@ Result<> DeviceState::find_out(std::string_view why) {
 }
 
 Result<std::unique_ptr<MigDataStream>> DeviceState::drive(MigState next) {
-    const util::ActivityBoard::Entry activity(env_.activity, status_->label,
-                                              fmt::format("set state {}", to_string(next)));
     return io_.set_mig_state(next);
 }
 
 Result<> DeviceState::drive_reset() {
     trace::vfio_migration_reset(env_.trace, status_->label);
-    const util::ActivityBoard::Entry activity(env_.activity, status_->label, "reset");
     return io_.reset();
 }
 
 Result<MigState> DeviceState::ask() {
-    const util::ActivityBoard::Entry activity(env_.activity, status_->label, "get state");
     return io_.mig_state();
 }
 

@@ -102,6 +102,7 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<> load_data(migration::LoadStream& in);
     Result<> write_all(MigDataStream& stream, ConstBytes bytes);
     Result<> load_config(migration::LoadStream& in);
+    Result<> load_config_size(migration::LoadStream& in);
     Result<> load_init_data_sent();
     Result<> load_discard();
     Result<> end_of_state_follows(migration::LoadStream& in, std::string_view after);

@@ -62,6 +62,7 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     Result<> bar_read(unsigned bar, uint64_t offset, MutBytes out) override;
     Result<> bar_write(unsigned bar, uint64_t offset, ConstBytes in) override;
 
+    uint32_t config_bytes() const override;
     void save_config(migration::SaveStream& out) override;
     Result<> load_config(migration::LoadStream& in) override;
 

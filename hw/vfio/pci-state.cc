@@ -53,6 +53,12 @@ Result<> refuse_subsection(migration::LoadStream& in) {
 
 }  // namespace
 
+uint32_t PciFunction::config_bytes() const {
+    constexpr size_t kVersionAndPins = 5 * sizeof(uint32_t);
+    const size_t msix = msix_layout_ ? MsixTable::wire_bytes(msix_layout_->vectors) : 0;
+    return static_cast<uint32_t>(kVersionAndPins + config_bytes_ + msix);
+}
+
 void PciFunction::save_config(migration::SaveStream& out) {
     util::WireWriter body;
     {

@@ -33,10 +33,19 @@ enum class IterateStatus : uint8_t { More, Done };  // Done: nothing left for no
 
 // What both sides agreed on by the hello; all false towards QEMU and where nobody asked.
 struct PeerFeatures {
-    bool handover = false;   // READY and GO
-    bool heartbeat = false;  // the destination shows that it lives
-    bool discard = false;    // a device's session may be begun anew
-    bool reason = false;     // the destination says why it failed
+    bool handover = false;     // READY and GO
+    bool heartbeat = false;    // the destination shows that it lives
+    bool discard = false;      // a device's session may be begun anew
+    bool reason = false;       // the destination says why it failed
+    bool config_size = false;  // a device's configuration is announced by its size
+
+    PeerFeatures common_with(PeerFeatures other) const {
+        return {.handover = handover && other.handover,
+                .heartbeat = heartbeat && other.heartbeat,
+                .discard = discard && other.discard,
+                .reason = reason && other.reason,
+                .config_size = config_size && other.config_size};
+    }
 };
 
 // The attempt as the source's handlers see it. Alive from save_prepare to save_cleanup.

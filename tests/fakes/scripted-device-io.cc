@@ -203,6 +203,11 @@ void ScriptedDeviceIo::fail_calls(const std::string& call, int errnum) {
     fail_call(call, errnum, 0);
 }
 
+void ScriptedDeviceIo::mend_calls(const std::string& call) {
+    const std::lock_guard lock(core_->mutex);
+    core_->call_faults.erase(call);
+}
+
 void ScriptedDeviceIo::add_stream_at(MigState next) {
     const std::lock_guard lock(core_->mutex);
     core_->extra_stream = next;

@@ -51,6 +51,7 @@ class ScriptedDeviceIo final : public vfio::VfioDeviceIo {
     // "read", "write", "precopy info", "log supported", "log start", "log report", "log stop".
     void fail_call(const std::string& call, int errnum, int nth = 1);
     void fail_calls(const std::string& call, int errnum);  // all
+    void mend_calls(const std::string& call);
     // The next change to `next` returns a data stream whether it should or not.
     void add_stream_at(vfio::MigState next);
     void set_transfer_limit(size_t bytes);  // reads and writes are that short

@@ -37,6 +37,8 @@ struct VfioProperties {
 class VfioConfigState {
  public:
     virtual ~VfioConfigState() = default;
+    // Bytes of that body, constant. The body does not tell; where the peer can, both sides compare.
+    virtual uint32_t config_bytes() const = 0;
     virtual void save_config(migration::SaveStream& out) = 0;
     virtual Result<> load_config(migration::LoadStream& in) = 0;
 };

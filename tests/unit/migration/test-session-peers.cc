@@ -217,6 +217,25 @@ TEST_F(SourceAndRawPeer, SilentDestinationFailsAfterThePeerTimeout) {
     EXPECT_EQ(src->state(), RunState::Running);
 }
 
+TEST_F(SourceAndRawPeer, DestinationThatStopsBeatingIsNoticedInPreCopy) {
+    test::FakeClock fake;
+    // Never given, so that the source goes on and on.
+    src = std::make_unique<TestVm>(fake, RunState::PreLaunch);
+    ASSERT_TRUE(src->start());
+    ASSERT_TRUE(src->set_capability(Capability::ReturnPath));
+    ASSERT_TRUE(src->set_capability(Capability::SwitchoverAck));
+    auto [a, b] = make_memory_channel_pair();
+    peer = std::make_unique<RawPeer>(std::move(b));
+    ASSERT_TRUE(src->migrate(std::move(a)));
+    answer_hello();
+    std::jthread reader([&] { peer->drain(); });  // its kernel takes the bytes, it says nothing
+    ASSERT_TRUE(src->loop.wait_for([&] {
+        fake.advance(std::chrono::milliseconds(20));
+        return !src->migration->in_progress();
+    }));
+    expect_failed_and_running("silent");
+}
+
 class DestinationAndRawPeer : public testing::Test {
  protected:
     void begin(util::Clock& c) {
@@ -317,6 +336,22 @@ TEST_F(DestinationAndRawPeer, SilentSourceFailsAfterThePeerTimeout) {
         return !dst->migration->in_progress();
     }));
     expect_failed("silent");
+}
+
+TEST_F(DestinationAndRawPeer, FloodOfPingsThatReadsNoAnswersEndsAtALimit) {
+    test::FakeClock fake;
+    begin(fake);
+    WireWriter out;
+    header(out);
+    out.u8(8).be16(1).be16(0);
+    constexpr size_t kMoreThanItsAnswersFit = 200'000;
+    for (size_t i = 0; i < kMoreThanItsAnswersFit; ++i) command32(out, 2, 7);
+    std::jthread flood([&] { peer->send(out.view()); });
+    ASSERT_TRUE(dst->loop.wait_for([&] {
+        fake.advance(std::chrono::milliseconds(100));
+        return !dst->migration->in_progress();
+    }));
+    expect_failed("without reading the answers");
 }
 
 TEST_F(DestinationAndRawPeer, ReadyIsAnsweredByGoAndOnlyThenTheVmStarts) {

@@ -197,6 +197,13 @@ Result<> Receiver::validate() {
 
 // --- RecordBody
 
+RecordBody& RecordBody::u32(uint32_t value) {
+    std::array<std::byte, 4> raw{};
+    util::store_be32(raw.data(), value);
+    bytes_.insert(bytes_.end(), raw.begin(), raw.end());
+    return *this;
+}
+
 RecordBody& RecordBody::u64(uint64_t value) {
     std::array<std::byte, 8> raw{};
     util::store_be64(raw.data(), value);

@@ -56,6 +56,7 @@ class FakeLoadSession final : public migration::LoadSession {
 // One number instead of a PCI device's state.
 class FakeConfig final : public vfio::VfioConfigState {
  public:
+    uint32_t config_bytes() const override { return sizeof(value); }
     void save_config(migration::SaveStream& out) override { out.be32(value); }
     Result<> load_config(migration::LoadStream& in) override;
     uint32_t value = 0;
@@ -158,6 +159,7 @@ class RecordBody {
  public:
     RecordBody& tag(uint64_t value);
     RecordBody& data(std::string_view content);
+    RecordBody& u32(uint32_t value);
     RecordBody& u64(uint64_t value);
     Bytes take() { return std::move(bytes_); }
 

@@ -194,6 +194,24 @@ TEST_F(LoadTest, DiscardThatWasNotAgreedOnIsRefused) {
     refuse(SectionKind::Part, RecordBody().tag(0xf1).take(), "not agreed on");
 }
 
+TEST_F(LoadTest, ConfigurationOfAnotherSizeIsRefusedAtOnce) {
+    receiver.session.its_features.config_size = true;
+    refuse(SectionKind::Start, RecordBody().tag(0xf2).u32(5).tag(3).tag(1).take(),
+           "has 5 bytes at the source and 4 here");
+}
+
+TEST_F(LoadTest, ConfigurationOfTheSameSizeIsTaken) {
+    receiver.session.its_features.config_size = true;
+    ASSERT_TRUE(receiver.setup());
+    EXPECT_TRUE(
+        receiver.load(SectionKind::Start, RecordBody().tag(0xf2).u32(4).tag(3).tag(1).take()));
+    receiver.cleanup(Outcome::Failed);
+}
+
+TEST_F(LoadTest, SizeOfTheConfigurationThatWasNotAgreedOnIsRefused) {
+    refuse(SectionKind::Start, RecordBody().tag(0xf2).u32(4).tag(3).tag(1).take(), "not asked for");
+}
+
 TEST(VfioLoad, MarkerForADeviceWithoutPreCopyIsRefused) {
     VfioVmFixture vm(RunState::InMigrate);
     auto& device = vm.plugged({.caps = kP2P});

@@ -353,7 +353,7 @@ TEST_F(SaveTest, FailedStopAfterCompletionIsReportedOnly) {
     ASSERT_TRUE(sender.setup());
     ASSERT_TRUE(vm.stop());
     ASSERT_TRUE(sender.complete());
-    device.io->fail_arc(StopCopy, Stop, EIO);
+    device.io->fail_calls("set stop", EIO);
     sender.cleanup(Outcome::Completed);
     EXPECT_EQ(vm.env.log.lines().size(), 1u);
     EXPECT_EQ(vm.services.devices().at(0).state, "stop-copy");
@@ -371,11 +371,27 @@ TEST_F(SaveTest, SecondMigrationAfterAFailedOneWorks) {
     again.cleanup(Outcome::Completed);
 }
 
+TEST_F(SaveTest, DeviceThatFailsToLeavePreCopyOnceIsAskedAgain) {
+    ASSERT_TRUE(sender.setup());
+    device.io->fail_arc(PreCopy, Running, EBUSY);
+    sender.cleanup(Outcome::Failed);
+    EXPECT_EQ(device.io->state(), Running);
+    EXPECT_EQ(device.io->open_streams(), 0);
+}
+
+TEST_F(SaveTest, SizeOfTheConfigurationIsToldToAPeerThatAskedForIt) {
+    sender.session.its_features.config_size = true;
+    EXPECT_EQ(sender.setup().value(), RecordBody().tag(0xf2).u32(4).tag(3).tag(1).take());
+    sender.cleanup(Outcome::Failed);
+}
+
 TEST_F(SaveTest, SessionLeftOverFromAFailedCleanupIsLeftByTheNextSetup) {
     ASSERT_TRUE(sender.setup());
-    device.io->fail_arc(PreCopy, Running, EIO);
+    device.io->fail_calls("set running", EIO);
     sender.cleanup(Outcome::Failed);
     ASSERT_EQ(device.io->state(), PreCopy);
+    EXPECT_EQ(vm.env.log.lines().size(), 1u);
+    device.io->mend_calls("set running");
     vm.log.clear();
     Sender again(vm, device);
     ASSERT_TRUE(again.setup());

@@ -139,6 +139,7 @@ TEST_F(PciStateTest, RecordHasTheDocumentedBytes) {
     EXPECT_TRUE(loop_.wait_for([&] { return pending_bits() == 8; }));
     const auto record = save();
     ASSERT_EQ(record.size(), kRecordBytes);
+    EXPECT_EQ(function_->config_bytes(), kRecordBytes);
     EXPECT_EQ(util::load_be32(record.data()), 2u);
     EXPECT_EQ(util::load_le32(record.data() + kConfigAt), 0x0101f3e4u);
     EXPECT_EQ(util::load_le16(record.data() + kConfigAt + 0x42), 0x8003);
