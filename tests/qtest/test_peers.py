@@ -90,6 +90,7 @@ class Peers(VmmTestCase):
         with Server(self.folder) as peer:
             src.cmd("migrate", uri=peer.uri)
             peer.accept().read_in_background()
+            peer.sock.sendall(b"\x00\x02\x00\x04\x46\x45\x00\x00")  # PONG to the hello, as QEMU's
             wait_held(src, "read state")
             peer.sock.sendall(b"\x00\x01\x00\x04\x00\x00\x00\x00")  # SHUT 0
             peer.sock.close()
