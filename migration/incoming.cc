@@ -12,20 +12,18 @@ namespace ferry::migration {
 using system::RunState;
 
 IncomingSession::IncomingSession(SessionContext& vm, Capabilities caps, Mode mode,
-                                 std::unique_ptr<MigrationChannel> channel,
-                                 std::function<bool()> autostart, Finished finished)
+                                 std::unique_ptr<MigrationChannel> channel, Finished finished)
     : vm_(vm),
       capabilities_(caps),
       mode_(mode),
-      autostart_(std::move(autostart)),
       finished_(std::move(finished)),
       channel_(std::move(channel)) {}
 
 Result<std::unique_ptr<IncomingSession>> IncomingSession::start(
     SessionContext& vm, Capabilities caps, Mode mode, std::unique_ptr<MigrationChannel> channel,
-    std::function<bool()> autostart, Finished finished) {
-    std::unique_ptr<IncomingSession> session(new IncomingSession(
-        vm, caps, mode, std::move(channel), std::move(autostart), std::move(finished)));
+    Finished finished) {
+    std::unique_ptr<IncomingSession> session(
+        new IncomingSession(vm, caps, mode, std::move(channel), std::move(finished)));
     vm.stats.reset();
     vm.stats.begin_ns = vm.env.clock.now().count();
     vm.env.timeline.clear();
@@ -214,7 +212,7 @@ Result<> IncomingSession::start_vm() {
                               was == RunState::Shutdown || was == RunState::PostMigrate;
             return done(vm_.runstate.set_state(sane ? was : RunState::Paused));
         }
-        if (!autostart_()) return done(vm_.runstate.set_state(RunState::Paused));
+        if (!vm_.runstate.autostart()) return done(vm_.runstate.set_state(RunState::Paused));
         vm_.runstate.start([this, done = std::move(done)](Result<> started) mutable {
             if (started) return done({});
             Error error = std::move(started).error().context("starting the VM");

@@ -32,11 +32,10 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     // Loop thread, once, after the thread has ended: destroy the session then.
     using Finished = std::move_only_function<void(Outcome)>;
 
-    // Loop thread. `autostart` is asked on the loop thread when the VM is about to start.
+    // Loop thread.
     static Result<std::unique_ptr<IncomingSession>> start(SessionContext& vm, Capabilities caps,
                                                           Mode mode,
                                                           std::unique_ptr<MigrationChannel> channel,
-                                                          std::function<bool()> autostart,
                                                           Finished finished);
     ~IncomingSession() override = default;
 
@@ -50,8 +49,7 @@ class IncomingSession final : public LoadSession, private LoadEvents {
 
  private:
     IncomingSession(SessionContext& vm, Capabilities caps, Mode mode,
-                    std::unique_ptr<MigrationChannel> channel, std::function<bool()> autostart,
-                    Finished finished);
+                    std::unique_ptr<MigrationChannel> channel, Finished finished);
 
     // The phases, in order; load thread.
     void thread_main();
@@ -72,7 +70,6 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     SessionContext& vm_;
     const Capabilities capabilities_;
     const Mode mode_;
-    std::function<bool()> autostart_;
     Finished finished_;
 
     // load thread

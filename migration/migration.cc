@@ -124,7 +124,6 @@ struct Migration::Impl {
     // loop thread
     Capabilities capabilities;
     BlockerList blockers;
-    bool autostart = true;
     ExitOnError exit_on_error = ExitOnError::No;
     std::function<void(const Error&)> exit_request;
     ListenerList<Role, MigrationStatus> status_listeners;
@@ -256,8 +255,7 @@ Result<> Migration::Impl::accept(std::unique_ptr<MigrationChannel> channel,
                          IncomingSession::Outcome outcome) {
         incoming_finished(mode, std::move(outcome), std::move(*told));
     };
-    auto session = IncomingSession::start(
-        destination, capabilities, mode, std::move(channel), [this] { return autostart; }, end);
+    auto session = IncomingSession::start(destination, capabilities, mode, std::move(channel), end);
     if (!session) {
         // Not at once: the listener may be among the callers.
         deps.loop.post([end, error = session.error()]() mutable { end({std::move(error)}); });
@@ -430,13 +428,6 @@ Result<> Migration::migrate_incoming(const MigrationAddress& address, FdTable& f
 Result<> Migration::migrate_incoming(std::unique_ptr<MigrationChannel> channel, ExitOnError exit) {
     MIG_CHECK(impl_->begin_incoming(exit));
     return impl_->accept(std::move(channel), IncomingSession::Mode::Live, nullptr);
-}
-
-void Migration::set_autostart(bool autostart) {
-    impl_->autostart = autostart;
-}
-bool Migration::autostart() const {
-    return impl_->autostart;
 }
 
 Result<> Migration::save_snapshot(std::unique_ptr<MigrationChannel> channel, system::Done done) {

@@ -175,6 +175,10 @@ void RunStateController::user_cont(Done done) {
     submit({Direction::Start, RunState::Running, Origin::User, std::move(done)});
 }
 
+void RunStateController::exclusively(Work work, Done done) {
+    submit({Direction::Stop, RunState::Paused, Origin::Machine, std::move(done), std::move(work)});
+}
+
 Result<> RunStateController::set_state(RunState to) {
     const RunState from = state();
     MIG_CHECK(check_arc(from, to));
@@ -197,6 +201,11 @@ void RunStateController::submit(Request request) {
 
 std::optional<Result<>> RunStateController::judge(const Request& request) {
     const RunState from = state();
+    if (request.work) return std::nullopt;
+    if (request.origin == Origin::User && from == RunState::InMigrate) {
+        autostart_ = request.direction == Direction::Start;
+        return Result<>();
+    }
     if (request.direction == Direction::Stop && !is_live(from)) {
         if (request.origin == Origin::Machine) return set_state(request.to);
         if (from == RunState::FinishMigrate) user_stopped_meanwhile_ = true;
@@ -234,6 +243,13 @@ void RunStateController::begin_next() {
                               .doing = Direction::Stop,
                               .order = {},
                               .error = {}};
+        if (current_->request.work) {
+            current_->request.work([this](Result<> result) {
+                loop_.post(
+                    [this, result = std::move(result)]() mutable { finish(std::move(result)); });
+            });
+            return;
+        }
         const Direction direction = current_->request.direction;
         if (direction == Direction::Stop && vcpus_ != nullptr) {
             vcpus_->pause([this](Result<> paused) {

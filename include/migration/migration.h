@@ -82,11 +82,9 @@ class Migration {
     void migrate_cancel();
     Result<> migrate_continue(MigrationStatus state);
 
+    // Whether the VM starts once loaded: RunStateController::autostart().
     Result<> migrate_incoming(const MigrationAddress& address, FdTable& fds, ExitOnError exit);
     Result<> migrate_incoming(std::unique_ptr<MigrationChannel> channel, ExitOnError exit);
-    // Whether the VM starts once loaded (cleared by -S and by `stop` in inmigrate).
-    void set_autostart(bool autostart);
-    bool autostart() const;
 
     // A stopped VM to a channel and back, without peer: savevm and loadvm. `done` when over; the VM
     // is then in its former run state (load: paused or running as saved).

@@ -89,7 +89,8 @@ class RunStateController {
     RunStateController(MainLoop& loop, util::Env& env, RunState initial);
 
     RunState state() const { return state_.load(std::memory_order_acquire); }  // any thread
-    bool busy() const { return current_.has_value(); }  // a stop or start is under way
+    // A stop, a start or exclusive work is under way.
+    bool busy() const { return current_.has_value(); }
 
     void set_vcpus(VcpuControl* vcpus) { vcpus_ = vcpus; }
     util::Registration add_handler(VmChangeHandler& handler);
@@ -102,11 +103,18 @@ class RunStateController {
     // start: to Running. Nothing to do when it runs already.
     void start(Done done);
     // The same as a person's commands: user_stop leaves a VM alone that is stopped already,
-    // user_cont is refused while a migration holds the VM.
+    // user_cont is refused while a migration holds the VM. In a VM that waits for its state they
+    // decide whether it will run when it has arrived.
     void user_stop(Done done);
     void user_cont(Done done);
     // Whether user_stop came while a migration held the VM: it is then taken back to paused.
     bool user_stopped_meanwhile() const { return user_stopped_meanwhile_; }
+    bool autostart() const { return autostart_; }
+    void set_autostart(bool autostart) { autostart_ = autostart; }
+    // Work that no stop or start may overlap (a reset). It looks at the state when its turn comes,
+    // and its own Done, from any thread, lets the queue go on.
+    using Work = std::move_only_function<void(Done)>;
+    void exclusively(Work work, Done done);
     // Changes the state without touching anything; between non-live states only.
     Result<> set_state(RunState to);
 
@@ -117,6 +125,7 @@ class RunStateController {
         RunState to;
         Origin origin;
         Done done;
+        Work work = nullptr;  // instead of a change of state
     };
     struct Transition {
         Request request;
@@ -153,6 +162,7 @@ class RunStateController {
     std::deque<Request> queue_;
     std::optional<Transition> current_;
     bool user_stopped_meanwhile_ = false;
+    bool autostart_ = true;
 };
 
 }  // namespace ferry::system

@@ -138,7 +138,7 @@ Result<> Vm::serve() {
 }
 
 Result<> Vm::begin() {
-    migration_->set_autostart(options_.autostart == Options::Autostart::Yes);
+    runstate_.set_autostart(options_.autostart == Options::Autostart::Yes);
     // The migration has said why by then.
     migration_->set_exit_request(
         [this](const Error&) { loop_.post([this] { end(EXIT_FAILURE); }); });

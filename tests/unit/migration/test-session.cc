@@ -46,7 +46,7 @@ TEST_F(SessionTest, RunningVmMovesWhileItsMemoryChanges) {
     make_pair();
     return_path();
     ASSERT_TRUE(dst->on_loop([&]() -> Result<> {
-        dst->migration->set_autostart(false);  // so that memory can be compared
+        dst->runstate.set_autostart(false);  // so that memory can be compared
         return {};
     }));
     connect(*src, *dst);

@@ -78,9 +78,9 @@ TEST_F(MonitorTest, StopOfAVmThatNeverRanLeavesItInPrelaunch) {
 TEST_F(MonitorTest, InInmigrateStopAndContDecideOnlyAboutAutostart) {
     make(RunState::InMigrate);
     EXPECT_EQ(call("stop"), kDone);
-    vm->vm.loop.run([&] { EXPECT_FALSE(vm->vm.migration->autostart()); });
+    vm->vm.loop.run([&] { EXPECT_FALSE(vm->vm.runstate.autostart()); });
     EXPECT_EQ(call("cont"), kDone);
-    vm->vm.loop.run([&] { EXPECT_TRUE(vm->vm.migration->autostart()); });
+    vm->vm.loop.run([&] { EXPECT_TRUE(vm->vm.runstate.autostart()); });
     EXPECT_EQ(status(), "inmigrate");
 }
 
@@ -141,7 +141,7 @@ TEST_F(MonitorTest, ResetWaitsForAStopUnderWayAndWhatComesLaterWaitsForTheReset)
     ASSERT_EQ(vm->client().call(request("query-name"))["return"]["name"], "guest");
     EXPECT_EQ(vm->vm.state(), RunState::Paused);
     vm->vm.loop.run([&] {
-        EXPECT_FALSE(vm->vm.runstate.busy());
+        EXPECT_TRUE(device.waiting.empty());
         std::exchange(vm->resets, {}).front()({});
     });
     EXPECT_EQ(resetter.event("RESET")["data"],
