@@ -157,6 +157,12 @@ Result<std::unique_ptr<MigrationChannel>> open_file_channel(const FileAddress& a
         return Error(ErrorKind::InvalidArgument, fmt::format("{}: offset too large", name), EINVAL);
     }
     MIG_TRY(UniqueFd fd, open_path(address.path, use));
+    return channel_from_file(std::move(fd), address, use);
+}
+
+Result<std::unique_ptr<MigrationChannel>> channel_from_file(UniqueFd fd, const FileAddress& address,
+                                                            FdUse use) {
+    const std::string name = to_string(address);
     struct stat info{};
     MIG_CHECK(util::check_call(::fstat(fd.raw(), &info), "fstat"), "{}", name);
     if (S_ISREG(info.st_mode) || S_ISBLK(info.st_mode)) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "migration/handed-fd.h"
 #include "migration/incoming.h"
 #include "migration/session.h"
 #include "migration/source.h"
@@ -348,18 +349,15 @@ Result<> Migration::set_parameters(const Parameters& wanted) {
 }
 
 Result<> Migration::migrate(const MigrationAddress& address, FdTable& fds, system::Done opened) {
-    OutgoingSession::Opener opener;
-    if (const auto* fd_address = std::get_if<FdAddress>(&address)) {
-        // The descriptor leaves the table only when nothing else stands in the way.
-        MIG_CHECK(impl_->may_begin_outgoing(SaveSession::Mode::Live));
-        MIG_TRY(UniqueFd fd, fds.take_fd(fd_address->name));
-        auto shared = std::make_shared<UniqueFd>(std::move(fd));
-        opener = [shared, name = to_string(address)](const util::EventFd&) {
-            return channel_from_fd(std::move(*shared), name, FdUse::Outgoing);
-        };
-    } else {
-        opener = [address](const util::EventFd& cancel) {
-            return connect_channel(address, cancel);
+    // A descriptor leaves its table only when nothing else stands in the way.
+    MIG_CHECK(impl_->may_begin_outgoing(SaveSession::Mode::Live));
+    MIG_TRY(MakeChannel handed, from_handed_fd(address, fds, FdUse::Outgoing));
+    OutgoingSession::Opener opener = [address](const util::EventFd& cancel) {
+        return connect_channel(address, cancel);
+    };
+    if (handed) {
+        opener = [make = std::make_shared<MakeChannel>(std::move(handed))](const util::EventFd&) {
+            return (*make)();
         };
     }
     return impl_->start_outgoing(SaveSession::Mode::Live, std::move(opener), std::move(opened),
@@ -399,13 +397,8 @@ Result<> Migration::migrate_incoming(const MigrationAddress& address, FdTable& f
     const bool listens =
         std::holds_alternative<TcpAddress>(address) || std::holds_alternative<UnixAddress>(address);
     if (!listens) {
-        std::unique_ptr<MigrationChannel> channel;
-        if (const auto* fd_address = std::get_if<FdAddress>(&address)) {
-            MIG_TRY(UniqueFd fd, fds.take_fd(fd_address->name));
-            MIG_TRY(channel, channel_from_fd(std::move(fd), to_string(address), FdUse::Incoming));
-        } else {
-            MIG_TRY(channel, open_incoming_channel(address));
-        }
+        MIG_TRY(MakeChannel handed, from_handed_fd(address, fds, FdUse::Incoming));
+        MIG_TRY(auto channel, handed ? handed() : open_incoming_channel(address));
         return migrate_incoming(std::move(channel), exit);
     }
     MIG_TRY(auto listener,

@@ -149,7 +149,6 @@ void RamHandlers::reset_stats() {
     stats_.zero_pages = zero_pages_ = 0;
     stats_.normal_pages = normal_pages_ = 0;
     stats_.dirty_sync_count = 0;
-    stats_.dirty_pages_last_sync = 0;
     stats_.untracked_bytes = 0;
     dirty_rate_.begin(env_.clock.now());
     send_rate_.begin(env_.clock.now());
@@ -189,7 +188,6 @@ void RamHandlers::save_cleanup(Outcome) noexcept {
 void RamHandlers::sync(SyncPhase phase) {
     const uint64_t found = map_->sync(phase);
     const uint64_t count = ++stats_.dirty_sync_count;
-    stats_.dirty_pages_last_sync = found;
     stats_.untracked_bytes = map_->untracked_pages() * kPageSize;
     stats_.remaining_bytes = map_->pending_pages() * kPageSize;
     dirty_rate_.count(found, env_.clock.now());

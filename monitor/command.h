@@ -63,6 +63,9 @@ enum class Timing : uint8_t {
     WhenRead,  // at once: it may be what ends the waiting. Its reply still comes in order
 };
 
+// Whether exec-oob may run it: at once, its reply overtaking all others. It must not wait.
+enum class OutOfBand : uint8_t { No, Yes };
+
 struct Command {
     using Handler = std::function<void(const Invocation&, Reply)>;
 
@@ -70,6 +73,8 @@ struct Command {
     std::vector<Member> arguments;
     Handler handler;
     Timing timing = Timing::InOrder;
+    OutOfBand out_of_band = OutOfBand::No;
+    Schema returns = Schema::object({});  // only told, by query-qmp-schema
 };
 
 class CommandTable {
@@ -77,6 +82,7 @@ class CommandTable {
     void add(Command command);  // replaces one of the same name
     const Command* find(std::string_view name) const;
     std::vector<std::string> names() const;  // sorted
+    const std::map<std::string, Command, std::less<>>& all() const { return commands_; }
 
     // Refuses an unknown command and arguments that do not fit; else runs the handler.
     void execute(std::string_view name, const Json& arguments, MonitorFds& fds, Reply reply) const;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Commands that only tell, and those of the descriptor table.
+// Commands that only tell.
 #include "monitor/commands.h"
 
 namespace ferry::monitor {
@@ -52,17 +52,6 @@ void add_info_commands(CommandTable& table, VmControl& vm) {
         for (const std::string& name : table.names()) list.push_back({{"name", name}});
         return list;
     });
-}
-
-void add_fd_commands(CommandTable& table) {
-    table.add({"getfd", {{"fdname", {JsonType::String}}}, [](const Invocation& call, Reply reply) {
-                   std::move(reply).finish(
-                       call.fds.getfd(call.arguments["fdname"].get<std::string>()));
-               }});
-    table.add(
-        {"closefd", {{"fdname", {JsonType::String}}}, [](const Invocation& call, Reply reply) {
-             std::move(reply).finish(call.fds.closefd(call.arguments["fdname"].get<std::string>()));
-         }});
 }
 
 }  // namespace ferry::monitor

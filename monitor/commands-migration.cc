@@ -14,8 +14,12 @@ namespace {
 
 constexpr auto kOptional = Presence::Optional;
 
-bool is_status(std::string_view name) {
-    return migration::status_from_name(name).has_value();
+// All of QMP's, also those that only postcopy and others have.
+Schema status_names() {
+    return Schema::enumeration({"none", "setup", "cancelling", "cancelled", "active",
+                                "postcopy-active", "postcopy-paused", "postcopy-recover-setup",
+                                "postcopy-recover", "completed", "failed", "colo", "pre-switchover",
+                                "device", "wait-unplug"});
 }
 
 // Status events come from the loop's queue; the reply to what caused them stands behind them.
@@ -57,8 +61,27 @@ void migrate_incoming(VmControl& vm, const Invocation& call, Reply reply) {
 
 void migrate_continue(VmControl& vm, const Invocation& call, Reply reply) {
     auto state = migration::status_from_name(call.arguments["state"].get<std::string>());
-    if (!state) return std::move(reply).fail(state.error());
-    finish_after_events(vm, std::move(reply), vm.migration().migrate_continue(*state));
+    // A status that no migration of ours has is never the present one.
+    finish_after_events(vm, std::move(reply),
+                        vm.migration().migrate_continue(state ? *state : MigrationStatus::None));
+}
+
+Schema query_migrate_schema() {
+    const auto optional = [](const char* name, JsonType type) {
+        return Member{name, {type}, kOptional};
+    };
+    return Schema::object({{"status", status_names(), kOptional},
+                           optional("ram", JsonType::Object),
+                           optional("vfio", JsonType::Object),
+                           optional("total-time", JsonType::Integer),
+                           optional("setup-time", JsonType::Integer),
+                           optional("expected-downtime", JsonType::Integer),
+                           optional("downtime", JsonType::Integer),
+                           optional("error-desc", JsonType::String),
+                           {"blocked-reasons", Schema::array_of({JsonType::String}), kOptional},
+                           {"socket-address", Schema::array_of({JsonType::Object}), kOptional},
+                           {"x-pending-calls", Schema::array_of({JsonType::Object}), kOptional},
+                           {"x-timeline", Schema::array_of({JsonType::Object}), kOptional}});
 }
 
 Json query_migrate(VmControl& vm) {
@@ -93,13 +116,36 @@ void add_migration_commands(CommandTable& table, VmControl& vm) {
                },
                Timing::WhenRead});
     table.add({"migrate-continue",
-               {{"state", Schema::enumeration(is_status)}},
+               {{"state", status_names()}},
                [&vm](const Invocation& call, Reply reply) {
                    migrate_continue(vm, call, std::move(reply));
                }});
-    table.add({"query-migrate", {}, [&vm](const Invocation&, Reply reply) {
-                   std::move(reply).ok(query_migrate(vm));
-               }});
+    table.add({.name = "query-migrate",
+               .arguments = {},
+               .handler = [&vm](const Invocation&,
+                                Reply reply) { std::move(reply).ok(query_migrate(vm)); },
+               .returns = query_migrate_schema()});
+}
+
+// There is no postcopy: these are what they are in any VM that is not in that phase.
+void add_postcopy_commands(CommandTable& table) {
+    const auto refuse = [&table](std::string name, std::vector<Member> arguments, OutOfBand band,
+                                 std::string why) {
+        table.add({.name = std::move(name),
+                   .arguments = std::move(arguments),
+                   .handler =
+                       [why = std::move(why)](const Invocation&, Reply reply) {
+                           std::move(reply).fail(make_error(ErrorKind::InvalidState, "{}", why));
+                       },
+                   .out_of_band = band});
+    };
+    refuse("migrate-start-postcopy", {}, OutOfBand::No,
+           "Enable postcopy with migrate_set_capability before the start of migration");
+    refuse("migrate-pause", {}, OutOfBand::Yes,
+           "migrate-pause is currently only supported during postcopy-active or postcopy-recover "
+           "state");
+    refuse("migrate-recover", {{"uri", {JsonType::String}}}, OutOfBand::Yes,
+           "Migrate recover can only be run when postcopy is paused.");
 }
 
 }  // namespace ferry::monitor

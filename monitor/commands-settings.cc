@@ -10,8 +10,12 @@ using migration::Capability;
 
 namespace {
 
-bool is_capability(std::string_view name) {
-    return migration::capability_from_name(name).has_value();
+Schema capability_names() {
+    std::vector<std::string> names;
+    for (size_t i = 0; i < migration::kCapabilityCount; ++i) {
+        names.emplace_back(migration::to_string(static_cast<Capability>(i)));
+    }
+    return Schema::enumeration(std::move(names));
 }
 
 Json capabilities_json(const migration::Capabilities& capabilities) {
@@ -42,23 +46,31 @@ Result<> set_parameters(VmControl& vm, const Json& arguments) {
 }  // namespace
 
 void add_setting_commands(CommandTable& table, VmControl& vm) {
-    const Schema entry = Schema::object(
-        {{"capability", Schema::enumeration(is_capability)}, {"state", {JsonType::Bool}}});
+    const Schema entry =
+        Schema::object({{"capability", capability_names()}, {"state", {JsonType::Bool}}});
     table.add({"migrate-set-capabilities",
                {{"capabilities", Schema::array_of(entry)}},
                [&vm](const Invocation& call, Reply reply) {
                    std::move(reply).finish(set_capabilities(vm, call.arguments["capabilities"]));
                }});
-    table.add({"query-migrate-capabilities", {}, [&vm](const Invocation&, Reply reply) {
-                   std::move(reply).ok(capabilities_json(vm.migration().capabilities()));
-               }});
+    table.add({.name = "query-migrate-capabilities",
+               .arguments = {},
+               .handler =
+                   [&vm](const Invocation&, Reply reply) {
+                       std::move(reply).ok(capabilities_json(vm.migration().capabilities()));
+                   },
+               .returns = Schema::array_of(entry)});
     table.add(
         {"migrate-set-parameters", parameter_schema(), [&vm](const Invocation& call, Reply reply) {
              std::move(reply).finish(set_parameters(vm, call.arguments));
          }});
-    table.add({"query-migrate-parameters", {}, [&vm](const Invocation&, Reply reply) {
-                   std::move(reply).ok(parameters_to_json(vm.migration().parameters()));
-               }});
+    table.add({.name = "query-migrate-parameters",
+               .arguments = {},
+               .handler =
+                   [&vm](const Invocation&, Reply reply) {
+                       std::move(reply).ok(parameters_to_json(vm.migration().parameters()));
+                   },
+               .returns = Schema::object(parameter_schema())});
 }
 
 }  // namespace ferry::monitor

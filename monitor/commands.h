@@ -26,10 +26,14 @@ struct CommandContext {
 void add_run_commands(CommandTable& table, CommandContext context);
 // query-version, query-commands, query-machines, ... (commands-info.cc)
 void add_info_commands(CommandTable& table, VmControl& vm);
-// getfd, closefd (commands-info.cc)
+// getfd, closefd, add-fd, remove-fd, query-fdsets (commands-fd.cc)
 void add_fd_commands(CommandTable& table);
 // migrate and its kin (commands-migration.cc).
 void add_migration_commands(CommandTable& table, VmControl& vm);
+// migrate-start-postcopy, migrate-pause, migrate-recover (commands-migration.cc).
+void add_postcopy_commands(CommandTable& table);
+// query-qmp-schema (commands-schema.cc), of all commands in the table when it is asked.
+void add_schema_command(CommandTable& table);
 // migrate-set-parameters, migrate-set-capabilities and their queries (commands-settings.cc).
 void add_setting_commands(CommandTable& table, VmControl& vm);
 

@@ -43,6 +43,22 @@ std::string_view to_string(ShutdownCause cause) {
     return "none";
 }
 
+std::vector<EventShape> event_shapes() {
+    const std::vector<Member> cause{{"guest", {JsonType::Bool}}, {"reason", {JsonType::String}}};
+    return {{"STOP", {}},
+            {"RESUME", {}},
+            {"SHUTDOWN", cause},
+            {"RESET", cause},
+            {"MIGRATION", {{"status", {JsonType::String}}}},
+            {"MIGRATION_PASS", {{"pass", {JsonType::Integer}}}},
+            {"DEVICE_DELETED",
+             {{"device", {JsonType::String}, Presence::Optional}, {"path", {JsonType::String}}}},
+            {"VFIO_MIGRATION",
+             {{"device-id", {JsonType::String}},
+              {"qom-path", {JsonType::String}},
+              {"device-state", {JsonType::String}}}}};
+}
+
 Events::Events(VmControl& vm, QmpServer& server)
     : server_(server),
       runstate_(vm.runstate().on_event([this](system::RunStateEvent event) {

@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "hw/vfio/mig-state.h"
 #include "monitor/qmp-server.h"
+#include "monitor/schema.h"
 #include "monitor/vm-control.h"
 #include "util/registration.h"
 
@@ -24,6 +26,13 @@ enum class ShutdownCause : uint8_t {
     GuestPanic,
 };
 std::string_view to_string(ShutdownCause cause);  // "host-qmp-quit"
+
+// An event as query-qmp-schema tells it.
+struct EventShape {
+    std::string name;
+    std::vector<Member> data;
+};
+std::vector<EventShape> event_shapes();
 
 class Events {
  public:

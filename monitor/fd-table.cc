@@ -9,12 +9,17 @@ void MonitorFds::passed(std::vector<UniqueFd> fds) {
     passed_ = std::move(fds);
 }
 
-Result<> MonitorFds::getfd(const std::string& name) {
+Result<UniqueFd> MonitorFds::take_passed() {
     if (passed_.empty()) {
         return make_error(ErrorKind::InvalidArgument, "No file descriptor supplied via SCM_RIGHTS");
     }
     UniqueFd fd = std::move(passed_.front());
     passed_.clear();
+    return fd;
+}
+
+Result<> MonitorFds::getfd(const std::string& name) {
+    MIG_TRY(UniqueFd fd, take_passed());
     // A name that is a number means an inherited descriptor elsewhere.
     if (!name.empty() && name.front() >= '0' && name.front() <= '9') {
         return make_error(ErrorKind::InvalidArgument,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "migration/channel.h"
+#include "monitor/fd-sets.h"
 #include "util/result.h"
 #include "util/unique-fd.h"
 
@@ -16,6 +17,9 @@ namespace ferry::monitor {
 
 class MonitorFds final : public migration::FdTable {
  public:
+    // `sets` are everybody's and outlive this.
+    explicit MonitorFds(FdSets& sets) : sets_(sets) {}
+
     // What came with the request that runs next; what came before and was not taken is closed.
     void passed(std::vector<UniqueFd> fds);
 
@@ -23,8 +27,15 @@ class MonitorFds final : public migration::FdTable {
     Result<> getfd(const std::string& name);
     Result<> closefd(const std::string& name);
     Result<UniqueFd> take_fd(std::string_view name) override;
+    // The first passed descriptor, for a set.
+    Result<UniqueFd> take_passed();
+    FdSets& sets() { return sets_; }
+    Result<UniqueFd> open_fd_set(std::string_view path, int flags) override {
+        return sets_.open(path, flags);
+    }
 
  private:
+    FdSets& sets_;
     std::vector<UniqueFd> passed_;
     std::map<std::string, UniqueFd, std::less<>> named_;
 };

@@ -10,8 +10,9 @@ namespace {
 constexpr std::string_view kPrompt = "(qemu) ";
 }  // namespace
 
-HmpSession::HmpSession(Hmp& hmp, std::string greeting, std::unique_ptr<MonitorTransport> transport)
-    : hmp_(hmp), greeting_(std::move(greeting)), transport_(std::move(transport)) {
+HmpSession::HmpSession(Hmp& hmp, FdSets& fd_sets, std::string greeting,
+                       std::unique_ptr<MonitorTransport> transport)
+    : hmp_(hmp), greeting_(std::move(greeting)), transport_(std::move(transport)), fds_(fd_sets) {
     transport_->start(*this);
 }
 

@@ -16,7 +16,8 @@ inline constexpr size_t kMaxHmpLineBytes = 4096;
 class HmpSession final : private MonitorUser {
  public:
     // `hmp` outlives the session.
-    HmpSession(Hmp& hmp, std::string greeting, std::unique_ptr<MonitorTransport> transport);
+    HmpSession(Hmp& hmp, FdSets& fd_sets, std::string greeting,
+               std::unique_ptr<MonitorTransport> transport);
     ~HmpSession() override = default;
 
  private:

@@ -225,7 +225,8 @@ void Hmp::migrate(HmpCall call) {
     Reply reply([this, done = std::move(call.done)](const Outcome& outcome) mutable {
         if (!outcome) return done(error_text(outcome.error().desc));
         host_.when_migration_ended([this, done = std::move(done)]() mutable {
-            MonitorFds none;
+            FdSets no_sets;
+            MonitorFds none(no_sets);
             HmpCall query{{}, HmpSource::Interactive, none, std::move(done)};
             run_qmp("query-migrate", Json::object(), std::move(query), [](const Json& info) {
                 return info.contains("error-desc")

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
+#include <algorithm>
 #include <array>
 
 #include "monitor/migration-json.h"
@@ -10,18 +11,27 @@ using migration::MigrationAddress;
 
 namespace {
 
-bool is_channel_type(std::string_view name) {
-    return name == "main" || name == "cpr";
+Schema channel_types() {
+    return Schema::enumeration({"main", "cpr"});
 }
-bool is_transport(std::string_view name) {
-    return name == "socket" || name == "exec" || name == "file" || name == "rdma";
+Schema transports() {
+    return Schema::enumeration({"socket", "exec", "file", "rdma"});
 }
-bool is_socket_type(std::string_view name) {
-    return name == "inet" || name == "unix" || name == "vsock" || name == "fd";
+Schema socket_types() {
+    return Schema::enumeration({"inet", "unix", "vsock", "fd"});
+}
+
+// The member that tells which others there are, if it is as it should be.
+const std::string* discriminator(const Json& address, const char* name, const Schema& schema) {
+    const auto given = address.find(name);
+    if (given == address.end() || !given->is_string()) return nullptr;
+    const std::string& value = given->get_ref<const std::string&>();
+    const bool known = std::ranges::find(schema.values, value) != schema.values.end();
+    return known ? &value : nullptr;
 }
 
 std::vector<Member> channel_schema() {
-    return {{"channel-type", Schema::enumeration(is_channel_type)}, {"addr", {JsonType::Object}}};
+    return {{"channel-type", channel_types()}, {"addr", {JsonType::Object}}};
 }
 
 constexpr auto kOptional = Presence::Optional;
@@ -36,13 +46,13 @@ Result<> refuse_when_on(const Json& address, const char* name) {
 
 // Checks the members of `address` against those common to all and the given ones.
 Result<> check_variant(const Json& address, const std::string& path, std::vector<Member> members) {
-    members.insert(members.begin(), {"transport", Schema::enumeration(is_transport)});
+    members.insert(members.begin(), {"transport", transports()});
     return check_members(members, address, path);
 }
 
 Result<MigrationAddress> inet_address(const Json& address, const std::string& path) {
     MIG_CHECK(check_variant(address, path,
-                            {{"type", Schema::enumeration(is_socket_type)},
+                            {{"type", socket_types()},
                              {"host", {JsonType::String}},
                              {"port", {JsonType::String}},
                              {"numeric", {JsonType::Bool}, kOptional},
@@ -69,13 +79,10 @@ Result<MigrationAddress> inet_address(const Json& address, const std::string& pa
 }
 
 Result<MigrationAddress> socket_address(const Json& address, const std::string& path) {
-    const Member type{"type", Schema::enumeration(is_socket_type)};
-    const auto given = address.find("type");
-    if (given == address.end() || !given->is_string() ||
-        !is_socket_type(given->get_ref<const std::string&>())) {
-        return check_variant(address, path, {type}).error();
-    }
-    const std::string& name = given->get_ref<const std::string&>();
+    const Member type{"type", socket_types()};
+    const std::string* given = discriminator(address, "type", type.schema);
+    if (given == nullptr) return check_variant(address, path, {type}).error();
+    const std::string& name = *given;
     if (name == "inet") return inet_address(address, path);
     if (name == "unix") {
         MIG_CHECK(check_variant(address, path,
@@ -94,12 +101,9 @@ Result<MigrationAddress> socket_address(const Json& address, const std::string& 
 }
 
 Result<MigrationAddress> address_from_object(const Json& address, const std::string& path) {
-    const auto given = address.find("transport");
-    if (given == address.end() || !given->is_string() ||
-        !is_transport(given->get_ref<const std::string&>())) {
-        return check_variant(address, path, {}).error();
-    }
-    const std::string& transport = given->get_ref<const std::string&>();
+    const std::string* given = discriminator(address, "transport", transports());
+    if (given == nullptr) return check_variant(address, path, {}).error();
+    const std::string& transport = *given;
     if (transport == "socket") return socket_address(address, path);
     if (transport == "exec") {
         MIG_CHECK(check_variant(address, path, {{"args", Schema::array_of({JsonType::String})}}));

@@ -18,6 +18,8 @@ Monitor::Monitor(VmControl& vm)
     add_fd_commands(commands_);
     add_migration_commands(commands_, vm_);
     add_setting_commands(commands_, vm_);
+    add_postcopy_commands(commands_);
+    add_schema_command(commands_);
     add_hmp_command(commands_, hmp_);
 }
 
@@ -30,7 +32,7 @@ void Monitor::add_qmp(std::unique_ptr<MonitorTransport> transport, Layout layout
 void Monitor::add_hmp(std::unique_ptr<MonitorTransport> transport) {
     const Json version = version_info();
     hmp_sessions_.push_back(
-        std::make_unique<HmpSession>(hmp_,
+        std::make_unique<HmpSession>(hmp_, server_.fd_sets(),
                                      fmt::format("Ferry monitor ({}); \"help\" lists the commands",
                                                  version["package"].get<std::string>()),
                                      std::move(transport)));

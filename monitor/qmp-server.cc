@@ -24,7 +24,7 @@ QmpServer::QmpServer(system::MainLoop& loop, const CommandTable& commands, Json 
 
 void QmpServer::add(std::unique_ptr<MonitorTransport> transport, Layout layout) {
     sessions_.push_back(
-        std::make_unique<QmpSession>(commands_, version_, std::move(transport), layout));
+        std::make_unique<QmpSession>(commands_, fd_sets_, version_, std::move(transport), layout));
 }
 
 void QmpServer::abandon_waiting(const Error& why) {

@@ -16,6 +16,7 @@ class QmpServer {
  public:
     // `commands` and `loop` outlive the server. `version`: query-version's answer.
     QmpServer(system::MainLoop& loop, const CommandTable& commands, Json version);
+    FdSets& fd_sets() { return fd_sets_; }
 
     // Main loop thread.
     void add(std::unique_ptr<MonitorTransport> transport, Layout layout);
@@ -30,6 +31,7 @@ class QmpServer {
     system::MainLoop& loop_;
     const CommandTable& commands_;
     Json version_;
+    FdSets fd_sets_;
     std::vector<std::unique_ptr<QmpSession>> sessions_;
     std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };

@@ -20,46 +20,21 @@ Error bad_envelope(std::string text) {
     return {ErrorKind::InvalidArgument, std::move(text)};
 }
 
-// The envelope without looking at the command. Out-of-band execution is not offered.
-Result<> check_envelope(const Json& message) {
-    for (const auto& entry : message.items()) {
-        if (entry.key() == "execute") {
-            if (!entry.value().is_string()) {
-                return bad_envelope("QMP input member 'execute' must be a string");
-            }
-        } else if (entry.key() == "arguments") {
-            if (!entry.value().is_object()) {
-                return bad_envelope("QMP input member 'arguments' must be an object");
-            }
-        } else if (entry.key() != "id") {
-            return bad_envelope(fmt::format("QMP input member '{}' is unexpected", entry.key()));
-        }
-    }
-    if (!message.contains("execute")) return bad_envelope("QMP input lacks member 'execute'");
-    return {};
-}
-
-// The argument of qmp_capabilities. The greeting offered nothing, so nothing can be enabled.
-Result<> check_capabilities(const Json& arguments) {
-    const std::vector<Member> schema = {
-        {"enable",
-         Schema::array_of(Schema::enumeration([](std::string_view name) { return name == "oob"; })),
-         Presence::Optional}};
-    MIG_CHECK(check_members(schema, arguments, ""));
-    if (arguments.contains("enable") && !arguments["enable"].empty()) {
-        return make_error(ErrorKind::Unsupported, "Capability 'oob' was not offered");
-    }
-    return {};
+const std::vector<Member>& negotiation_schema() {
+    static const std::vector<Member> schema{
+        {"enable", Schema::array_of(Schema::enumeration({"oob"})), Presence::Optional}};
+    return schema;
 }
 
 }  // namespace
 
-QmpSession::QmpSession(const CommandTable& commands, Json version,
+QmpSession::QmpSession(const CommandTable& commands, FdSets& fd_sets, Json version,
                        std::unique_ptr<MonitorTransport> transport, Layout layout)
     : commands_(commands),
       version_(std::move(version)),
       transport_(std::move(transport)),
-      layout_(layout) {
+      layout_(layout),
+      fds_(fd_sets) {
     transport_->start(*this);
 }
 
@@ -70,15 +45,19 @@ void QmpSession::send_line(const Json& message) {
 }
 
 void QmpSession::opened() {
-    send_line({{"QMP", {{"version", version_}, {"capabilities", Json::array()}}}});
+    connected_ = fds_.sets().client();
+    send_line({{"QMP", {{"version", version_}, {"capabilities", Json::array({"oob"})}}}});
 }
 
 void QmpSession::closed() {
+    connected_.reset();
     forget_client();
 }
 
 void QmpSession::forget_client() {
     negotiation_ = Negotiation::NotYet;
+    out_of_band_ = OutOfBand::No;
+    overtaking_.clear();
     framer_.reset();
     input_.clear();
     arriving_.clear();
@@ -144,14 +123,55 @@ void QmpSession::add_request(const Result<std::string>& text) {
     if (message->contains("id")) request->id = (*message)["id"];
     if (auto good = check_envelope(*message); !good) return refuse(good.error());
 
-    request->command = (*message)["execute"].get<std::string>();
+    if (message->contains("exec-oob")) request->band = Band::OutOfBand;
+    request->command =
+        (*message)[request->band == Band::InOrder ? "execute" : "exec-oob"].get<std::string>();
     request->arguments = message->value("arguments", Json::object());
+    if (request->band == Band::OutOfBand) return run_out_of_band(request);
     requests_.push_back(request);
     const Command* command = commands_.find(request->command);
     if (requests_.size() > 1 && negotiation_ == Negotiation::Done && command != nullptr &&
         command->timing == Timing::WhenRead) {
         run(request);
     }
+}
+
+// The envelope without looking at the command.
+Result<> QmpSession::check_envelope(const Json& message) const {
+    const char* command = nullptr;
+    for (const auto& entry : message.items()) {
+        const bool out_of_band = entry.key() == "exec-oob" && out_of_band_ == OutOfBand::Yes;
+        if (entry.key() == "execute" || out_of_band) {
+            if (!entry.value().is_string()) {
+                return bad_envelope(
+                    fmt::format("QMP input member '{}' must be a string", entry.key()));
+            }
+            if (command != nullptr) {
+                return bad_envelope(
+                    fmt::format("QMP input member '{}' clashes with '{}'", entry.key(), command));
+            }
+            command = out_of_band ? "exec-oob" : "execute";
+        } else if (entry.key() == "arguments") {
+            if (!entry.value().is_object()) {
+                return bad_envelope("QMP input member 'arguments' must be an object");
+            }
+        } else if (entry.key() != "id") {
+            return bad_envelope(fmt::format("QMP input member '{}' is unexpected", entry.key()));
+        }
+    }
+    if (command == nullptr) return bad_envelope("QMP input lacks member 'execute'");
+    return {};
+}
+
+void QmpSession::run_out_of_band(const RequestPtr& request) {
+    overtaking_.insert(request);
+    const Command* command = commands_.find(request->command);
+    if (command != nullptr && command->out_of_band == OutOfBand::No) {
+        return answered(request,
+                        failure(ErrorClass::GenericError,
+                                fmt::format("The command {} does not support OOB", command->name)));
+    }
+    run(request);
 }
 
 void QmpSession::run(const RequestPtr& request) {
@@ -175,9 +195,10 @@ void QmpSession::negotiate(const Request& request, Reply reply) {
             ErrorClass::CommandNotFound,
             bad_envelope("Capabilities negotiation is already complete, command ignored"));
     }
-    if (auto good = check_capabilities(request.arguments); !good) {
+    if (auto good = check_members(negotiation_schema(), request.arguments, ""); !good) {
         return std::move(reply).fail(good.error());
     }
+    if (!request.arguments.value("enable", Json::array()).empty()) out_of_band_ = OutOfBand::Yes;
     negotiation_ = Negotiation::Done;
     std::move(reply).ok();
 }
@@ -188,10 +209,13 @@ void QmpSession::answered(const std::weak_ptr<Request>& weak, Outcome outcome) {
     if (!request || request->state == Request::State::Answered) return;
     request->outcome = std::move(outcome);
     request->state = Request::State::Answered;
+    if (overtaking_.erase(request) != 0) return send_reply(*request);
     work();
 }
 
 void QmpSession::abandon_waiting(const Error& why) {
+    const std::set<RequestPtr> overtaking = overtaking_;
+    for (const RequestPtr& request : overtaking) answered(request, failure(why));
     for (const RequestPtr& request : requests_) {
         if (request->state == Request::State::Answered) continue;
         request->outcome = failure(why);

@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,8 +26,9 @@ inline constexpr size_t kBusyOutputBytes = 64 * 1024;
 
 class QmpSession final : private MonitorUser {
  public:
-    // `commands` outlives the session. `version`: query-version's answer, for the greeting.
-    QmpSession(const CommandTable& commands, Json version,
+    // `commands` and `fd_sets` outlive the session. `version`: query-version's answer, for the
+    // greeting.
+    QmpSession(const CommandTable& commands, FdSets& fd_sets, Json version,
                std::unique_ptr<MonitorTransport> transport, Layout layout);
     ~QmpSession() override = default;
 
@@ -37,9 +39,11 @@ class QmpSession final : private MonitorUser {
 
  private:
     enum class Negotiation : uint8_t { NotYet, Done };
+    enum class Band : uint8_t { InOrder, OutOfBand };
     // One request, from its last byte to its reply.
     struct Request {
         std::optional<Json> id;
+        Band band = Band::InOrder;
         std::string command;
         Json arguments;
         std::vector<UniqueFd> fds;
@@ -56,9 +60,11 @@ class QmpSession final : private MonitorUser {
     void work();
     bool read_request();
     void add_request(const Result<std::string>& text);
+    void run_out_of_band(const RequestPtr& request);
     void run(const RequestPtr& request);
     void answered(const std::weak_ptr<Request>& request, Outcome outcome);
     void send_reply(const Request& request);
+    Result<> check_envelope(const Json& message) const;
     void negotiate(const Request& request, Reply reply);
     void forget_client();
     void send_line(const Json& message);
@@ -69,11 +75,14 @@ class QmpSession final : private MonitorUser {
     Layout layout_;
     Negotiation negotiation_ = Negotiation::NotYet;
     MonitorFds fds_;
+    util::Registration connected_;  // with the sets, while a client is there
     JsonFramer framer_;
-    std::vector<std::byte> input_;     // received and not looked at
-    std::vector<UniqueFd> arriving_;   // belong to the next request to be complete
-    std::deque<RequestPtr> requests_;  // in order; the first is the one to be answered next
-    bool working_ = false;             // work() is on the stack
+    std::vector<std::byte> input_;           // received and not looked at
+    std::vector<UniqueFd> arriving_;         // belong to the next request to be complete
+    std::deque<RequestPtr> requests_;        // in order; the first is the one to be answered next
+    OutOfBand out_of_band_ = OutOfBand::No;  // as negotiated
+    std::set<RequestPtr> overtaking_;        // out of band and not answered
+    bool working_ = false;                   // work() is on the stack
 };
 
 }  // namespace ferry::monitor

@@ -65,7 +65,8 @@ Result<> check_value(const Schema& schema, const Json& value, const Place& place
             return check_unsigned(value, place, std::numeric_limits<uint64_t>::max(), "uint64");
         case JsonType::Enum:
             if (!value.is_string()) return wrong_type(place, "string");
-            if (!schema.accepts(value.get_ref<const std::string&>())) {
+            if (std::ranges::find(schema.values, value.get_ref<const std::string&>()) ==
+                schema.values.end()) {
                 return make_error(ErrorKind::InvalidArgument,
                                   "Parameter '{}' does not accept value '{}'", place.leaf,
                                   value.get_ref<const std::string&>());
@@ -87,6 +88,12 @@ Result<> check_value(const Schema& schema, const Json& value, const Place& place
 }
 
 }  // namespace
+
+Schema Schema::enumeration(std::vector<std::string> values) {
+    Schema schema{JsonType::Enum};
+    schema.values = std::move(values);
+    return schema;
+}
 
 Schema Schema::object(std::vector<Member> members) {
     Schema schema{JsonType::Object};
@@ -128,11 +135,6 @@ Result<> check_members(const std::vector<Member>& members, const Json& object,
 uint64_t to_uint64(const Json& value) {
     return value.is_number_unsigned() ? value.get<uint64_t>()
                                       : static_cast<uint64_t>(value.get<int64_t>());
-}
-
-std::string string_or(const Json& arguments, const char* name, std::string fallback) {
-    const auto found = arguments.find(name);
-    return found == arguments.end() ? std::move(fallback) : found->get<std::string>();
 }
 
 bool bool_or(const Json& arguments, const char* name, bool fallback) {

@@ -35,13 +35,11 @@ struct Member;
 // The shape of one value. Uint64 takes negative numbers as two's complement, as QMP always did.
 struct Schema {
     JsonType type = JsonType::Any;
-    bool (*accepts)(std::string_view name) = nullptr;  // Enum
-    std::vector<Member> members = {};  // Object; without any: the command looks into it itself
-    std::vector<Schema> element = {};  // Array: exactly one
+    std::vector<std::string> values;  // Enum
+    std::vector<Member> members;      // Object; without any: the command looks into it itself
+    std::vector<Schema> element;      // Array: exactly one
 
-    static Schema enumeration(bool (*accepts)(std::string_view)) {
-        return {JsonType::Enum, accepts};
-    }
+    static Schema enumeration(std::vector<std::string> values);
     static Schema object(std::vector<Member> members);
     static Schema array_of(Schema element);
 };
@@ -59,7 +57,6 @@ Result<> check_members(const std::vector<Member>& members, const Json& object,
 
 // For values that passed the check.
 uint64_t to_uint64(const Json& value);
-std::string string_or(const Json& arguments, const char* name, std::string fallback);
 bool bool_or(const Json& arguments, const char* name, bool fallback);
 
 }  // namespace ferry::monitor

@@ -48,21 +48,12 @@ constexpr std::array kShapes = {
     ParameterShape{"x-peer-timeout", T::Uint64, F::Number, uint64_t{60'000}, " ms"},
 };
 
-bool is_compression(std::string_view name) {
-    return name == "none";
-}
-bool is_zero_page_detection(std::string_view name) {
-    return name == "none" || name == "legacy" || name == "multifd";
-}
-bool is_mode(std::string_view name) {
-    return name == "normal" || name == "cpr-reboot" || name == "cpr-transfer";
-}
-
 Schema schema_of(const ParameterShape& shape) {
     if (shape.type != JsonType::Enum) return {shape.type};
-    if (shape.name == "multifd-compression") return Schema::enumeration(is_compression);
-    if (shape.name == "zero-page-detection") return Schema::enumeration(is_zero_page_detection);
-    return Schema::enumeration(is_mode);
+    if (shape.name == "multifd-compression") return Schema::enumeration({"none"});
+    if (shape.name == "zero-page-detection")
+        return Schema::enumeration({"none", "legacy", "multifd"});
+    return Schema::enumeration({"normal", "cpr-reboot", "cpr-transfer"});
 }
 
 Json default_of(const ParameterShape& shape) {

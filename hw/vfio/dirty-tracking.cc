@@ -130,13 +130,11 @@ void VfioDirtyTracker::sync_range(const std::vector<Member*>& members, DmaLogRan
     std::latch answered(static_cast<ptrdiff_t>(members.size()));
     for (size_t i = 0; i < members.size(); ++i) {
         queries[i].pages = util::Bitmap(pages);
-        members[i]->device.worker.post([&answered, &query = queries[i],
-                                        &device = members[i]->device, range] {
-            {
+        members[i]->device.worker.post(
+            [&answered, &query = queries[i], &device = members[i]->device, range] {
                 query.result = device.io.dma_logging_report(range, system::kPageSize, query.pages);
-            }
-            answered.count_down();
-        });
+                answered.count_down();
+            });
     }
     answered.wait();
     for (size_t i = 0; i < members.size(); ++i) {

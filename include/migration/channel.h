@@ -99,6 +99,8 @@ class FdTable {
  public:
     virtual ~FdTable() = default;
     virtual Result<UniqueFd> take_fd(std::string_view name) = 0;  // removes it
+    // A duplicate of the member of a set ("/dev/fdset/N") that was opened with these O_* flags.
+    virtual Result<UniqueFd> open_fd_set(std::string_view path, int flags) = 0;
 };
 
 // True when opening takes no network round trip, so that failure can be the command's reply.
@@ -111,6 +113,9 @@ Result<std::unique_ptr<MigrationChannel>> connect_channel(const MigrationAddress
 enum class FdUse : uint8_t { Outgoing, Incoming };
 // Socket (duplex), pipe or file. Takes the descriptor.
 Result<std::unique_ptr<MigrationChannel>> channel_from_fd(UniqueFd fd, std::string name, FdUse use);
+// A file that is open already, used as FileAddress says; `address.path` is for messages.
+Result<std::unique_ptr<MigrationChannel>> channel_from_file(UniqueFd fd, const FileAddress& address,
+                                                            FdUse use);
 // The destination's end of exec: and file:.
 Result<std::unique_ptr<MigrationChannel>> open_incoming_channel(const MigrationAddress& address);
 

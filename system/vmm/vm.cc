@@ -37,6 +37,12 @@ class InheritedFds final : public migration::FdTable {
         MIG_CHECK(util::check_call(::fcntl(fd, F_GETFD), "fcntl"), "fd:{}", name);
         return UniqueFd(fd);
     }
+    Result<UniqueFd> open_fd_set(std::string_view path, int) override {
+        return make_error(ErrorKind::InvalidArgument,
+                          "Could not open '{}': sets of descriptors are made by add-fd; use "
+                          "-incoming defer and migrate-incoming",
+                          path);
+    }
 };
 
 Result<std::unique_ptr<monitor::MonitorTransport>> open_transport(system::MainLoop& loop,

@@ -25,7 +25,6 @@ struct PciAddress {
     uint8_t function = 0;  // 0..7
     static Result<PciAddress> parse(std::string_view text);
     std::string path() const;  // "0000:00:03.0"
-    uint8_t devfn() const { return static_cast<uint8_t>(device << 3 | function); }
     friend auto operator<=>(const PciAddress&, const PciAddress&) = default;
 };
 

@@ -227,6 +227,69 @@ TEST_F(MonitorTest, InformationHasTheShapeOfQmp) {
     EXPECT_EQ(call("query-name"), kDone);
 }
 
+TEST_F(MonitorTest, SchemaNamesEveryCommandAndEveryTypeItRefersTo) {
+    make(RunState::PreLaunch);
+    const Json schema = call("query-qmp-schema")["return"];
+    std::map<std::string, Json> entities;
+    for (const Json& entity : schema) {
+        EXPECT_TRUE(entities.emplace(entity["name"].get<std::string>(), entity).second) << entity;
+    }
+    const auto known = [&](const Json& entity, const char* member) {
+        if (!entity.contains(member)) return;
+        EXPECT_TRUE(entities.contains(entity[member].get<std::string>())) << entity;
+    };
+    for (const Json& entity : schema) {
+        for (const char* member : {"arg-type", "ret-type", "element-type"}) known(entity, member);
+        const bool object = entity["meta-type"] == "object";
+        if (object) {
+            for (const Json& member : entity["members"]) known(member, "type");
+        }
+    }
+    for (const Json& command : call("query-commands")["return"]) {
+        EXPECT_EQ(entities.at(command["name"].get<std::string>())["meta-type"], "command");
+    }
+    const auto members_of = [&](const char* name, const char* which) {
+        std::map<std::string, Json> members;
+        for (const Json& member : entities.at(entities.at(name)[which])["members"]) {
+            members.emplace(member["name"].get<std::string>(), member);
+        }
+        return members;
+    };
+    EXPECT_TRUE(members_of("migrate", "arg-type").at("uri").contains("default"));
+    EXPECT_FALSE(members_of("migrate-continue", "arg-type").at("state").contains("default"));
+    EXPECT_TRUE(members_of("query-migrate", "ret-type").contains("blocked-reasons"));
+    EXPECT_TRUE(members_of("query-migrate-parameters", "ret-type").contains("downtime-limit"));
+    EXPECT_EQ(entities.at("migrate-recover")["allow-oob"], true);
+    EXPECT_EQ(entities.at("MIGRATION")["meta-type"], "event");
+}
+
+TEST_F(MonitorTest, PostcopyCommandsAreRefusedAsInAnyOtherPhase) {
+    make_running();
+    EXPECT_NE(desc(call("migrate-start-postcopy")).find("Enable postcopy"), std::string::npos);
+    EXPECT_NE(desc(call("migrate-pause")).find("only supported during postcopy"),
+              std::string::npos);
+    EXPECT_NE(desc(call("migrate-recover", {{"uri", "unix:/x"}})).find("postcopy is paused"),
+              std::string::npos);
+    EXPECT_EQ(desc(call("migrate-continue", {{"state", "postcopy-active"}})),
+              "Migration not in expected state: none");
+}
+
+TEST_F(MonitorTest, DescriptorsOfASetAreAddedListedAndRemoved) {
+    make_running();
+    EXPECT_EQ(desc(call("add-fd")), "No file descriptor supplied via SCM_RIGHTS");
+    auto [ours, theirs] = test::socket_pair();
+    const std::vector<BorrowedFd> fds{theirs.borrow()};
+    client->send_with_fds(request("add-fd", {{"fdset-id", 5}, {"opaque", "note"}}).dump(), fds);
+    const Json added = client->next()["return"];
+    EXPECT_EQ(added["fdset-id"], 5);
+    EXPECT_EQ(call("query-fdsets")["return"],
+              Json::array({{{"fdset-id", 5},
+                            {"fds", Json::array({{{"fd", added["fd"]}, {"opaque", "note"}}})}}}));
+    EXPECT_EQ(call("remove-fd", {{"fdset-id", 5}, {"fd", added["fd"]}}), kDone);
+    EXPECT_EQ(desc(call("remove-fd", {{"fdset-id", 5}})),
+              "File descriptor named 'fdset-id:5' not found");
+}
+
 TEST_F(MonitorTest, QueryMigrateIsEmptyBeforeAnyMigration) {
     make_running();
     EXPECT_EQ(call("query-migrate"), kDone);

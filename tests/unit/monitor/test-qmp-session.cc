@@ -40,6 +40,10 @@ class QmpSessionTest : public testing::Test {
                           std::move(reply).ok();
                       },
                       Timing::WhenRead});
+        commands.add({.name = "rescue",
+                      .arguments = {},
+                      .handler = [](const Invocation&, Reply reply) { std::move(reply).ok(); },
+                      .out_of_band = OutOfBand::Yes});
         commands.add({"forget", {}, [](const Invocation&, Reply) {}});
         commands.add(
             {"getfd", {{"fdname", {JsonType::String}}}, [](const Invocation& call, Reply reply) {
@@ -94,9 +98,9 @@ class QmpSessionTest : public testing::Test {
     std::optional<QmpServer> server;
 };
 
-TEST_F(QmpSessionTest, GreetingTellsVersionAndNoCapabilities) {
+TEST_F(QmpSessionTest, GreetingTellsVersionAndCapabilities) {
     QmpClient client = connect();
-    EXPECT_EQ(client.line(), R"({"QMP": {"capabilities": [], "version": {"package": "", )"
+    EXPECT_EQ(client.line(), R"({"QMP": {"capabilities": ["oob"], "version": {"package": "", )"
                              R"("qemu": {"major": 1, "micro": 3, "minor": 2}}}})");
 }
 
@@ -115,19 +119,45 @@ TEST_F(QmpSessionTest, SecondNegotiationIsRefused) {
                   "Capabilities negotiation is already complete, command ignored"}})"));
 }
 
-TEST_F(QmpSessionTest, OutOfBandIsRefusedAndNegotiationStaysOpen) {
+TEST_F(QmpSessionTest, UnknownCapabilityIsRefusedAndNegotiationStaysOpen) {
     QmpClient client = connect();
     client.line();
-    EXPECT_TRUE(client
-                    .call(Json::parse(
-                        R"({"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}})"))
-                    .contains("error"));
     const Json unknown = client.call(
         Json::parse(R"({"execute": "qmp_capabilities", "arguments": {"enable": ["warp"]}})"));
     EXPECT_EQ(unknown["error"]["desc"], "Parameter 'null' does not accept value 'warp'");
     EXPECT_TRUE(
         client.call(Json::parse(R"({"execute": "qmp_capabilities", "arguments": {"enable": []}})"))
             .contains("return"));
+}
+
+class OutOfBandTest : public QmpSessionTest {
+ protected:
+    OutOfBandTest() : client(connect()) {
+        client.line();
+        EXPECT_TRUE(client
+                        .call(Json::parse(R"({"execute": "qmp_capabilities",
+                                              "arguments": {"enable": ["oob"]}})"))
+                        .contains("return"));
+    }
+    QmpClient client;
+};
+
+TEST_F(OutOfBandTest, CommandOvertakesWhatWaits) {
+    client.send("{'execute': 'slow', 'id': 1} {'execute': 'echo', 'id': 2}");
+    client.send("{'exec-oob': 'rescue', 'id': 3}");
+    EXPECT_EQ(client.next(), Json::parse(R"({"return": {}, "id": 3})"));
+    finish_slow();
+    EXPECT_EQ(client.next()["id"], 1);
+    EXPECT_EQ(client.next()["id"], 2);
+}
+
+TEST_F(OutOfBandTest, CommandThatCanNotIsRefusedByName) {
+    const Json reply = client.call({{"exec-oob", "echo"}, {"id", 4}});
+    EXPECT_EQ(reply["error"]["desc"], "The command echo does not support OOB");
+    EXPECT_EQ(reply["id"], 4);
+    EXPECT_EQ(client.call({{"exec-oob", "nothing"}})["error"]["class"], "CommandNotFound");
+    EXPECT_EQ(client.call({{"exec-oob", "rescue"}, {"execute", "echo"}})["error"]["desc"],
+              "QMP input member 'execute' clashes with 'exec-oob'");
 }
 
 struct EnvelopeCase {

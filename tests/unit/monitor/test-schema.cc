@@ -10,24 +10,23 @@ namespace {
 
 constexpr auto kOptional = Presence::Optional;
 
-bool is_colour(std::string_view name) {
-    return name == "red" || name == "blue";
+Schema colours() {
+    return Schema::enumeration({"red", "blue"});
 }
 
 std::vector<Member> example() {
-    return {
-        {"name", {JsonType::String}},
-        {"count", {JsonType::Uint8}, kOptional},
-        {"size", {JsonType::Uint64}, kOptional},
-        {"level", {JsonType::Integer}, kOptional},
-        {"on", {JsonType::Bool}, kOptional},
-        {"maybe", {JsonType::StringOrNull}, kOptional},
-        {"colour", Schema::enumeration(is_colour), kOptional},
-        {"list",
-         Schema::array_of(Schema::object(
-             {{"state", {JsonType::Bool}}, {"colour", Schema::enumeration(is_colour), kOptional}})),
-         kOptional},
-        {"colours", Schema::array_of(Schema::enumeration(is_colour)), kOptional}};
+    return {{"name", {JsonType::String}},
+            {"count", {JsonType::Uint8}, kOptional},
+            {"size", {JsonType::Uint64}, kOptional},
+            {"level", {JsonType::Integer}, kOptional},
+            {"on", {JsonType::Bool}, kOptional},
+            {"maybe", {JsonType::StringOrNull}, kOptional},
+            {"colour", colours(), kOptional},
+            {"list",
+             Schema::array_of(
+                 Schema::object({{"state", {JsonType::Bool}}, {"colour", colours(), kOptional}})),
+             kOptional},
+            {"colours", Schema::array_of(colours()), kOptional}};
 }
 
 std::string check(std::string_view text) {
