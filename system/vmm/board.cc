@@ -94,7 +94,7 @@ const migration::VMStateDescription& PciHostPorts::vmstate() {
 Result<std::unique_ptr<Board>> Board::create(const Options& options) {
     auto board = std::make_unique<Board>();
     if (options.machine == MachineType::Q35) {
-        Pci& pci = board->pci_.emplace();
+        PciRoot& pci = board->pci_.emplace();
         MIG_TRY(pci.host_bridge,
                 pci.bus.plug({}, pci::create_host_bridge(kBridgeVendor, kBridgeDevice)));
     }

@@ -50,6 +50,12 @@ class PciHostPorts {
     State state_{0, this};  // a copy, while the VM is saved or loaded
 };
 
+struct PciRoot {
+    pci::PciBus bus;
+    PciHostPorts ports{bus};
+    util::Registration host_bridge;
+};
+
 class Board final : public qtest::Machine {
  public:
     static Result<std::unique_ptr<Board>> create(const Options& options);
@@ -73,11 +79,6 @@ class Board final : public qtest::Machine {
     void port_write(uint16_t port, unsigned length, uint32_t value) override;
 
  private:
-    struct Pci {
-        pci::PciBus bus;
-        PciHostPorts ports{bus};
-        util::Registration host_bridge;
-    };
     struct ClockState {
         int64_t ticks = 0;
         int64_t offset = 0;
@@ -89,7 +90,7 @@ class Board final : public qtest::Machine {
     static const migration::VMStateDescription& clock_vmstate();
 
     system::GuestMemory memory_;
-    std::optional<Pci> pci_;
+    std::optional<PciRoot> pci_;
     qtest::VirtualClock clock_;
     ClockState clock_state_{0, 0, &clock_};
     std::atomic<uint64_t> lost_msis_ = 0;
