@@ -245,8 +245,8 @@ SysValue FakeVfioDevice::feature(void* argument) {
     }
     const MutBytes payload(static_cast<std::byte*>(argument) + sizeof(header),
                            header.argsz - sizeof(header));
-    const auto checked = [&](uint32_t actions, size_t minimum) {
-        return check_feature(header.flags, payload.size(), actions, minimum);
+    const auto checked = [&, flags = header.flags](uint32_t actions, size_t minimum) {
+        return check_feature(flags, payload.size(), actions, minimum);
     };
     const uint32_t number = header.flags & VFIO_DEVICE_FEATURE_MASK;
     const bool migrates = mig_flags != 0;

@@ -302,14 +302,15 @@ SysValue FakeVfioKernel::unmap_dma(void* argument) {
         unmap.iova % kPage != 0) {
         return -EINVAL;
     }
-    const uint64_t end = unmap.iova + unmap.size;
+    const uint64_t begin = unmap.iova;
+    const uint64_t end = begin + unmap.size;
     for (const auto& [iova, length] : container_.mappings) {
         const bool touches = iova < end && unmap.iova < iova + length;
         if (touches && (iova < unmap.iova || iova + length > end)) return -EINVAL;  // cut
     }
     uint64_t removed = 0;
     std::erase_if(container_.mappings, [&](const auto& mapping) {
-        const bool inside = mapping.first >= unmap.iova && mapping.first < end;
+        const bool inside = mapping.first >= begin && mapping.first < end;
         if (inside) removed += mapping.second;
         return inside;
     });
