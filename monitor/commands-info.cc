@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Commands that only tell.
+#include <algorithm>
+
 #include "monitor/commands.h"
 
 namespace ferry::monitor {
@@ -18,6 +20,33 @@ Json machine_json(const MachineInfo& machine) {
     if (!machine.alias.empty()) entry["alias"] = machine.alias;
     if (machine.is_default == MachineInfo::Default::Yes) entry["is-default"] = true;
     return entry;
+}
+
+const TypeInfo* find_type(const std::vector<TypeInfo>& types, std::string_view name) {
+    const auto found = std::ranges::find(types, name, &TypeInfo::name);
+    return found == types.end() ? nullptr : &*found;
+}
+
+bool is_a(const std::vector<TypeInfo>& types, const TypeInfo& type, std::string_view wanted) {
+    for (const TypeInfo* at = &type; at != nullptr; at = find_type(types, at->parent)) {
+        if (at->name == wanted) return true;
+    }
+    return false;
+}
+
+Json list_types(const std::vector<TypeInfo>& types, const Json& arguments) {
+    const std::string wanted = arguments.value("implements", std::string("object"));
+    const bool abstract_too = bool_or(arguments, "abstract", false);
+    Json list = Json::array();
+    for (const TypeInfo& type : types) {
+        const bool is_abstract = type.abstract == TypeInfo::Abstract::Yes;
+        if ((is_abstract && !abstract_too) || !is_a(types, type, wanted)) continue;
+        Json entry = {{"name", type.name}};
+        if (!type.parent.empty()) entry["parent"] = type.parent;
+        if (is_abstract) entry["abstract"] = true;
+        list.push_back(std::move(entry));
+    }
+    return list;
 }
 
 // One whose handler needs no arguments and answers at once.
@@ -47,6 +76,17 @@ void add_info_commands(CommandTable& table, VmControl& vm) {
         for (const MachineInfo& machine : vm.machines()) list.push_back(machine_json(machine));
         return list;
     });
+    table.add({.name = "qom-list-types",
+               .arguments = {{"implements", {JsonType::String}, Presence::Optional},
+                             {"abstract", {JsonType::Bool}, Presence::Optional}},
+               .handler =
+                   [&vm](const Invocation& call, Reply reply) {
+                       std::move(reply).ok(list_types(vm.types(), call.arguments));
+                   },
+               .returns = Schema::array_of(
+                   Schema::object({{"name", {JsonType::String}},
+                                   {"parent", {JsonType::String}, Presence::Optional},
+                                   {"abstract", {JsonType::Bool}, Presence::Optional}}))});
     add_query(table, "query-commands", [&table] {
         Json list = Json::array({{{"name", "qmp_capabilities"}}});
         for (const std::string& name : table.names()) list.push_back({{"name", name}});

@@ -23,6 +23,13 @@ struct MachineInfo {
     unsigned cpu_max = 1;
 };
 
+// A type of object, for qom-list-types: clients find out with it what there is.
+struct TypeInfo {
+    std::string name;
+    std::string parent;  // empty: the root
+    enum class Abstract : bool { No, Yes } abstract = Abstract::No;
+};
+
 class VmControl {
  public:
     virtual ~VmControl() = default;
@@ -31,6 +38,7 @@ class VmControl {
     virtual std::string uuid() const = 0;    // zeros when unset
     virtual std::string target() const = 0;  // "x86_64"
     virtual std::vector<MachineInfo> machines() const = 0;
+    virtual std::vector<TypeInfo> types() const = 0;  // parents are among them
 
     virtual system::MainLoop& loop() = 0;
     virtual util::Env& env() = 0;

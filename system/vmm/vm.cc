@@ -61,7 +61,7 @@ Vm::Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Boar
       env_(env),
       board_(std::move(board)),
       runstate_(loop, env, options_.incoming.empty() ? RunState::PreLaunch : RunState::InMigrate),
-      registry_(loop) {}
+      registry_(loop, &env.trace) {}
 
 Result<std::unique_ptr<Vm>> Vm::create(Options options, GlibMainLoop& loop, util::Env& env) {
     MIG_TRY(auto board, Board::create(options));
@@ -175,6 +175,21 @@ Result<> Vm::begin() {
 int Vm::run() {
     loop_.run();
     return ending_ ? ending_->status : EXIT_SUCCESS;
+}
+
+std::vector<monitor::TypeInfo> Vm::types() const {
+    using Abstract = monitor::TypeInfo::Abstract;
+    return {{"object", "", Abstract::Yes},
+            {"accel", "object", Abstract::Yes},
+            {"qtest-accel", "accel"},
+            {"device", "object", Abstract::Yes},
+            {"vfio-pci", "device"},
+            {"vfio-pci-soft", "device"},
+            {"memory-backend", "object", Abstract::Yes},
+            {"memory-backend-ram", "memory-backend"},
+            {"memory-backend-memfd", "memory-backend"},
+            {"memory-backend-file", "memory-backend"},
+            {"ferry-workload", "object"}};
 }
 
 std::vector<monitor::MachineInfo> Vm::machines() const {

@@ -37,6 +37,7 @@ class Vm final : public monitor::VmControl {
     std::string uuid() const override { return options_.uuid; }
     std::string target() const override { return "x86_64"; }
     std::vector<monitor::MachineInfo> machines() const override;
+    std::vector<monitor::TypeInfo> types() const override;
     system::MainLoop& loop() override { return loop_; }
     util::Env& env() override { return env_; }
     system::RunStateController& runstate() override { return runstate_; }

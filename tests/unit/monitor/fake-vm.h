@@ -33,6 +33,14 @@ class FakeVm final : public monitor::VmControl {
     std::vector<monitor::MachineInfo> machines() const override {
         return {{"test", "t", monitor::MachineInfo::Default::Yes, 1}};
     }
+    std::vector<monitor::TypeInfo> types() const override {
+        using Abstract = monitor::TypeInfo::Abstract;
+        return {{"object", "", Abstract::Yes},
+                {"accel", "object", Abstract::Yes},
+                {"qtest-accel", "accel"},
+                {"device", "object", Abstract::Yes},
+                {"vfio-pci", "device"}};
+    }
     system::MainLoop& loop() override { return vm.loop; }
     util::Env& env() override { return vm.env; }
     system::RunStateController& runstate() override { return vm.runstate; }

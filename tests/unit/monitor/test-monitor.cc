@@ -227,6 +227,17 @@ TEST_F(MonitorTest, InformationHasTheShapeOfQmp) {
     EXPECT_EQ(call("query-name"), kDone);
 }
 
+TEST_F(MonitorTest, TypesAreListedByWhatTheyImplement) {
+    make(RunState::PreLaunch);
+    EXPECT_EQ(call("qom-list-types", {{"implements", "accel"}})["return"],
+              Json::parse(R"([{"name": "qtest-accel", "parent": "accel"}])"));
+    EXPECT_EQ(call("qom-list-types", {{"implements", "accel"}, {"abstract", true}})["return"],
+              Json::parse(R"([{"name": "accel", "parent": "object", "abstract": true},
+                              {"name": "qtest-accel", "parent": "accel"}])"));
+    EXPECT_EQ(call("qom-list-types")["return"].size(), 2U);
+    EXPECT_EQ(call("qom-list-types", {{"implements", "warp"}})["return"], Json::array());
+}
+
 TEST_F(MonitorTest, SchemaNamesEveryCommandAndEveryTypeItRefersTo) {
     make(RunState::PreLaunch);
     const Json schema = call("query-qmp-schema")["return"];
