@@ -10,6 +10,10 @@ namespace {
 constexpr uint64_t kMinSample = 8 * 1024 * 1024;
 // What a line is taken for at most until a sample says better: 1 Gbit/s.
 constexpr uint64_t kMaxGuess = 125'000'000;
+// Less than this fits into a buffer: how long it took is the scheduler's doing.
+constexpr uint64_t kMinGuess = 256 * 1024;
+// A round of less found nothing to send. Its section frames would measure the system call.
+constexpr uint64_t kMinRound = 4096;
 constexpr double kNanosPerSecond = 1e9;
 }  // namespace
 
@@ -27,20 +31,23 @@ void RateControl::begin_round(util::Nanoseconds now, util::Nanoseconds writing, 
 }
 
 void RateControl::end_round(util::Nanoseconds writing, uint64_t position) {
-    busy_ += writing - round_writing_;
-    busy_bytes_ += position - round_position_;
-    if (busy_bytes_ == 0) return;
-    busy_ = std::max(busy_, util::Nanoseconds(1));  // too fast for the clock
-    // A guess as soon as there is anything to guess from; a full sample replaces it.
-    const bool enough = busy_bytes_ >= kMinSample || busy_ >= kWindow;
-    if (!enough && !guessing_) return;
-    bandwidth_ = static_cast<uint64_t>(static_cast<double>(busy_bytes_) * kNanosPerSecond /
-                                       static_cast<double>(busy_.count()));
-    if (!enough) bandwidth_ = std::min(bandwidth_, kMaxGuess);
-    if (enough) {
+    const uint64_t sent = position - round_position_;
+    if (sent >= kMinRound) {
+        busy_ += writing - round_writing_;
+        busy_bytes_ += sent;
+    }
+    const auto measured = [this] {
+        const auto busy = std::max(busy_, util::Nanoseconds(1));  // too fast for the clock
+        return static_cast<uint64_t>(static_cast<double>(busy_bytes_) * kNanosPerSecond /
+                                     static_cast<double>(busy.count()));
+    };
+    if (busy_bytes_ >= kMinSample || busy_ >= kWindow) {
+        bandwidth_ = measured();
         guessing_ = false;
         busy_ = {};
         busy_bytes_ = 0;
+    } else if (guessing_) {
+        bandwidth_ = busy_bytes_ < kMinGuess ? kMaxGuess : std::min(measured(), kMaxGuess);
     }
 }
 

@@ -28,7 +28,8 @@ class RateControl {
                         uint64_t max_bandwidth_bytes_per_s);
     util::Nanoseconds window_end() const { return window_begin_ + kWindow; }
 
-    // Bytes per second while sending; 0 until enough was sent to know.
+    // Bytes per second while sending, a guess until enough was sent to know; 0 before the first
+    // round.
     uint64_t bandwidth() const { return bandwidth_; }
 
  private:
