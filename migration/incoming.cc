@@ -28,8 +28,9 @@ Result<std::unique_ptr<IncomingSession>> IncomingSession::start(
     vm.stats.begin_ns = vm.env.clock.now().count();
     vm.env.timeline.clear();
     vm.global_state.forget();
-    session->watch_ = std::make_unique<PeerWatch>(
-        vm.loop, vm.env, *session->channel_, [&vm] { return vm.parameters().x_peer_timeout_ms; });
+    session->watch_ =
+        std::make_unique<PeerWatch>(vm.loop, vm.env, *session->channel_, "the source",
+                                    [&vm] { return vm.parameters().x_peer_timeout_ms; });
     MIG_CHECK(vm.status.advance(MigrationStatus::Active));
     auto thread = util::start_thread(
         "mig/dst/main", [raw = session.get()](const std::stop_token&) { raw->thread_main(); });

@@ -10,27 +10,37 @@ constexpr util::Nanoseconds kPeriod = std::chrono::milliseconds(200);
 }
 
 PeerWatch::PeerWatch(system::MainLoop& loop, util::Env& env, MigrationChannel& channel,
-                     std::function<uint64_t()> limit_ms)
+                     std::string_view peer, std::function<uint64_t()> limit_ms)
     : env_(env),
       channel_(channel),
+      peer_(peer),
       limit_ms_(std::move(limit_ms)),
       since_(env.clock.now()),
       timer_(loop.every(kPeriod, [this] { tick(); })) {}
 
 PeerWatch::Expect PeerWatch::expected() const {
-    if (heartbeats_.load(std::memory_order_relaxed)) return Expect::Bytes;
-    return expect_.load(std::memory_order_relaxed);
+    const Expect set = expect_.load(std::memory_order_relaxed);
+    const bool beats = heartbeats_.load(std::memory_order_relaxed);
+    return beats && set != Expect::Taking ? Expect::Bytes : set;
+}
+
+uint64_t PeerWatch::moved(Expect what) const {
+    switch (what) {
+        case Expect::Nothing:
+        case Expect::Bytes: return channel_.bytes_read();
+        case Expect::Movement: return channel_.bytes_read() + channel_.bytes_written();
+        case Expect::Taking: return channel_.bytes_written();
+    }
+    return 0;
 }
 
 void PeerWatch::tick() {
     const Expect now_expected = expected();
-    const uint64_t moved =
-        channel_.bytes_read() +
-        (now_expected == Expect::Movement ? channel_.bytes_written() : uint64_t{0});
+    const uint64_t bytes = moved(now_expected);
     const auto now = env_.clock.now();
-    if (now_expected != watched_ || moved != seen_ || now_expected == Expect::Nothing) {
+    if (now_expected != watched_ || bytes != seen_ || now_expected == Expect::Nothing) {
         watched_ = now_expected;
-        seen_ = moved;
+        seen_ = bytes;
         since_ = now;
         return;
     }
@@ -38,8 +48,8 @@ void PeerWatch::tick() {
     if (limit == 0 || now - since_ < std::chrono::milliseconds(limit)) return;
     since_ = now;
     channel_.shutdown(make_error(ErrorKind::PeerFailed,
-                                 "{}: the peer has been silent for {} ms (x-peer-timeout)",
-                                 channel_.name(), limit));
+                                 "{}: {} has been silent for {} ms (x-peer-timeout)",
+                                 channel_.name(), peer_, limit));
 }
 
 Result<size_t> WatchedSource::read_some(MutBytes into) {

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <string_view>
 
 #include "migration/channel.h"
 #include "system/main-loop.h"
@@ -19,21 +20,25 @@ class PeerWatch {
         Nothing,   // we are busy with ourselves
         Movement,  // bytes in either direction
         Bytes,     // bytes from the peer
+        Taking,    // the peer takes our bytes, whatever it sends
     };
-    // Loop thread; the channel must outlive this. `limit_ms` 0 means for ever.
+    // Loop thread; the channel must outlive this. `peer` is who the error is about, a literal;
+    // `limit_ms` 0 means for ever.
     PeerWatch(system::MainLoop& loop, util::Env& env, MigrationChannel& channel,
-              std::function<uint64_t()> limit_ms);
+              std::string_view peer, std::function<uint64_t()> limit_ms);
 
     void expect(Expect what) { expect_.store(what, std::memory_order_relaxed); }
-    // From now on the peer sends heartbeats: bytes are expected whatever else is. Any thread.
+    // From now on the peer sends heartbeats: bytes are expected always, but in Taking. Any thread.
     void expect_heartbeats() { heartbeats_.store(true, std::memory_order_relaxed); }
 
  private:
     void tick();
     Expect expected() const;
+    uint64_t moved(Expect what) const;
 
     util::Env& env_;
     MigrationChannel& channel_;
+    std::string_view peer_;
     std::function<uint64_t()> limit_ms_;
     std::atomic<Expect> expect_ = Expect::Nothing;
     std::atomic<bool> heartbeats_ = false;

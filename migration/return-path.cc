@@ -147,7 +147,7 @@ Result<std::unique_ptr<ReturnPathReader>> ReturnPathReader::start(MigrationChann
                     auto last = read_message(in, events);
                     if (!last) {
                         return events.rp_ended(std::move(last).error().context(
-                            "return path of " + std::string(channel.name())));
+                            "return path from the destination, " + std::string(channel.name())));
                     }
                     if (*last) return events.rp_ended({});
                 }

@@ -70,8 +70,10 @@ void OutgoingSession::cancel() {
     progress_.cancelled = true;
     changed_.notify_all();
     cancel_event_.signal();
-    // Once READY is in, the peer is told in words that the VM stays here; see take_back().
-    if (shared_channel_ != nullptr && !progress_.ready) shared_channel_->shutdown(cancelled());
+    // A peer that may hold everything is told in words; see tell_that_the_vm_stays().
+    if (shared_channel_ != nullptr && !progress_.awaits_ready) {
+        shared_channel_->shutdown(cancelled());
+    }
 }
 
 Result<> OutgoingSession::continue_switchover(MigrationStatus state) {
@@ -138,13 +140,17 @@ void OutgoingSession::thread_main() {
 
 // A peer that closed has usually said why, but a failing write may be noticed before its words.
 Error OutgoingSession::hear_last_words(Error closed) {
-    if (!reader_) return closed;
+    if (!reader_) return std::move(closed).context("the destination was lost");
     watch_->expect(PeerWatch::Expect::Bytes);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return progress_.rp_end.has_value(); });
-    if (!progress_.peer_reason || progress_.handed_over) return closed;
-    return make_error(ErrorKind::PeerFailed, "the destination failed: {}", *progress_.peer_reason)
-        .attach(std::move(closed));
+    if (progress_.handed_over) return closed;
+    if (!progress_.peer_reason && !progress_.shut) {
+        return std::move(closed).context("the destination was lost");
+    }
+    lock.unlock();
+    auto alive = check_alive();
+    return alive ? closed : std::move(alive).error().attach(std::move(closed));
 }
 
 Result<> OutgoingSession::run() {
@@ -188,7 +194,7 @@ Result<> OutgoingSession::open() {
         shared_channel_ = channel_.get();
     }
     return system::run_on_loop(vm_.loop, [this]() -> Result<> {
-        watch_ = std::make_unique<PeerWatch>(vm_.loop, vm_.env, *channel_,
+        watch_ = std::make_unique<PeerWatch>(vm_.loop, vm_.env, *channel_, "the destination",
                                              [this] { return vm_.parameters().x_peer_timeout_ms; });
         return {};
     });
@@ -393,6 +399,12 @@ Result<> OutgoingSession::hand_over() {
                                      "the destination closed the stream before it confirmed"));
     }
     {
+        const std::lock_guard lock(mutex_);
+        if (progress_.cancelled) return cancelled();
+        progress_.awaits_ready = true;
+    }
+    trace::migration_handover(vm_.env.trace, "awaiting READY");
+    {
         const util::ScopedSpan span(vm_.env.timeline, "vm", "wait-ready");
         MIG_CHECK(wait_for([this] { return progress_.ready; }, PeerWatch::Expect::Bytes),
                   "waiting for the destination to validate");
@@ -458,17 +470,28 @@ Result<> OutgoingSession::take_back() {
             });
         }
     }
-    const bool tell = [this] {
+    auto resumed = resume_vm();
+    tell_that_the_vm_stays();
+    return resumed;
+}
+
+// The destination may hold a complete VM: in words, so that it need not wonder. After the VM was
+// resumed, since a destination that is still busy with a device may not read them at once.
+void OutgoingSession::tell_that_the_vm_stays() {
+    {
         const std::lock_guard lock(mutex_);
-        return progress_.ready && !progress_.rp_end;
-    }();
-    if (tell) {
-        // The destination holds a complete VM; in words, so that it need not wonder.
-        save_command(*stream_, Command::Abort);
-        if (auto sent = stream_->flush(); !sent) {
-            trace::migration_handover(vm_.env.trace, sent.error().message());
-        }
+        if (!progress_.awaits_ready || progress_.rp_end) return;
     }
+    trace::migration_handover(vm_.env.trace, "ABORT");
+    watch_->expect(PeerWatch::Expect::Taking);
+    save_command(*stream_, Command::Abort);
+    if (auto sent = stream_->flush(); !sent) {
+        trace::migration_handover(vm_.env.trace, sent.error().message());
+    }
+    watch_->expect(PeerWatch::Expect::Nothing);
+}
+
+Result<> OutgoingSession::resume_vm() {
     if (vm_state_ == Vm::Untouched) return {};
     const util::ScopedSpan span(vm_.env.timeline, "vm", "take-back");
     vm_state_ = Vm::Untouched;

@@ -69,6 +69,8 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     Result<> hand_over();
     // After run() failed: the VM back into its former state, unless it was handed over.
     Result<> take_back();
+    Result<> resume_vm();
+    void tell_that_the_vm_stays();
 
     Result<> open_return_path();
     Result<> send_round();
@@ -96,9 +98,10 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     // What is known of the other side and of our own user; guarded by mutex_.
     struct Progress {
         bool cancelled = false;
-        bool continued = false;    // migrate-continue came
-        bool handed_over = false;  // GO went out, or the peer confirmed without one
-        bool all_sent = false;     // a SHUT makes sense now
+        bool continued = false;     // migrate-continue came
+        bool handed_over = false;   // GO went out, or the peer confirmed without one
+        bool all_sent = false;      // a SHUT makes sense now
+        bool awaits_ready = false;  // all is sent, the peer may hold a complete VM
         bool go_sent = false;
         bool acked = false;  // SWITCHOVER_ACK
         bool ready = false;  // READY

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // One real side against a peer made of bytes: QEMU, a broken Ferry, silence, garbage.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
+#include <fstream>
+#include <mutex>
+#include <sstream>
 #include <thread>
 
 #include "migration/return-path.h"
 #include "tests/support/test-vm.h"
+#include "util/try.h"
 #include "util/wire.h"
 
 namespace ferry::migration {
@@ -73,18 +79,87 @@ class RawPeer {
     std::vector<std::byte> seen_;
 };
 
+// What a session says of itself in its trace, to go on at the right moment.
+std::string trace_path() {
+    return testing::TempDir() + "session-peers-" + std::to_string(::getpid()) + ".trace";
+}
+Result<> begin_trace(TestVm& vm) {
+    MIG_CHECK(vm.trace.enable("migration_*"));
+    return vm.trace.set_file(trace_path());
+}
+std::string traced() {
+    std::stringstream text;
+    text << std::ifstream(trace_path()).rdbuf();
+    return text.str();
+}
+bool await_traced(std::string_view words) {
+    constexpr auto kPatience = std::chrono::seconds(60);
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    while (traced().find(words) == std::string::npos) {
+        if (std::chrono::steady_clock::now() > deadline) return false;
+        std::this_thread::yield();
+    }
+    return true;
+}
+
+// A line that takes nothing any more after stall(), until it is shut down.
+class StallingChannel final : public MigrationChannel {
+ public:
+    explicit StallingChannel(std::unique_ptr<MigrationChannel> inner) : inner_(std::move(inner)) {}
+
+    std::string_view name() const override { return inner_->name(); }
+    Features features() const override { return inner_->features(); }
+    Result<size_t> read_some(MutBytes into) override {
+        auto got = inner_->read_some(into);
+        if (got) bytes_read_ += *got;
+        return got;
+    }
+    Result<> write_all(std::span<const ConstBytes> parts) override {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return !stalled_ || ended_; });
+        lock.unlock();
+        size_t bytes = 0;
+        for (const ConstBytes part : parts) bytes += part.size();
+        auto sent = inner_->write_all(parts);
+        if (sent) bytes_written_ += bytes;
+        return sent;
+    }
+    Result<> finish_writing() override { return inner_->finish_writing(); }
+    void shutdown(Error reason) noexcept override {
+        inner_->shutdown(std::move(reason));
+        const std::lock_guard lock(mutex_);
+        ended_ = true;
+        changed_.notify_all();
+    }
+    void stall() {
+        const std::lock_guard lock(mutex_);
+        stalled_ = true;
+    }
+
+ private:
+    std::unique_ptr<MigrationChannel> inner_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool stalled_ = false;
+    bool ended_ = false;
+};
+
 const uint32_t kHello = hello_ping(kOurFeatures);
 
 class SourceAndRawPeer : public testing::Test {
  protected:
+    void TearDown() override { ::unlink(trace_path().c_str()); }
     void begin(util::Clock& c) {
         src = std::make_unique<TestVm>(c, RunState::PreLaunch);
         src->fill_ram(3);
         ASSERT_TRUE(src->start());
         ASSERT_TRUE(src->set_capability(Capability::ReturnPath));
+        ASSERT_TRUE(begin_trace(*src));
         auto [a, b] = make_memory_channel_pair();
         peer = std::make_unique<RawPeer>(std::move(b));
-        ASSERT_TRUE(src->migrate(std::move(a)));
+        auto stalling = std::make_unique<StallingChannel>(std::move(a));
+        line = stalling.get();
+        ASSERT_TRUE(src->migrate(std::move(stalling)));
     }
     void expect_failed_and_running(std::string_view why) {
         ASSERT_TRUE(src->wait_over());
@@ -108,6 +183,7 @@ class SourceAndRawPeer : public testing::Test {
     util::SystemClock clock;
     std::unique_ptr<TestVm> src;
     std::unique_ptr<RawPeer> peer;
+    StallingChannel* line = nullptr;  // while the migration is in progress
 };
 
 TEST_F(SourceAndRawPeer, QemuEchoesTheHelloAndGetsNeitherGoNorWaits) {
@@ -164,6 +240,39 @@ TEST_F(SourceAndRawPeer, LostAfterGoTheSourceStaysStoppedAndSaysHowToDecide) {
     EXPECT_EQ(src->status(), MigrationStatus::Failed);
     EXPECT_EQ(src->state(), RunState::PostMigrate);
     EXPECT_NE(src->error_desc().find("'cont'"), std::string::npos) << src->error_desc();
+}
+
+// All is sent, the peer may be about to say READY.
+TEST_F(SourceAndRawPeer, CancelBeforeReadyIsToldInWords) {
+    begin(clock);
+    answer_hello();
+    ASSERT_TRUE(peer->read_until(bytes_of("\"devices\": [")));
+    ASSERT_TRUE(await_traced("migration_handover awaiting READY"));
+    src->loop.run([&] { src->migration->migrate_cancel(); });
+    WireWriter abort;
+    abort.u8(8).be16(static_cast<uint16_t>(Command::Abort)).be16(0);
+    EXPECT_TRUE(peer->read_until(abort.view()));
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Cancelled);
+    EXPECT_EQ(src->state(), RunState::Running);
+}
+
+TEST_F(SourceAndRawPeer, CancelBeforeReadyDoesNotWaitForAPeerThatOnlyBeats) {
+    test::FakeClock fake;
+    begin(fake);
+    answer_hello();
+    ASSERT_TRUE(peer->read_until(bytes_of("\"devices\": [")));
+    ASSERT_TRUE(await_traced("migration_handover awaiting READY"));
+    line->stall();
+    src->loop.run([&] { src->migration->migrate_cancel(); });
+    ASSERT_TRUE(src->loop.wait_for([&] { return src->state() == RunState::Running; }));
+    EXPECT_EQ(src->status(), MigrationStatus::Cancelling);
+    ASSERT_TRUE(src->loop.wait_for([&] {
+        peer->send(message(static_cast<uint16_t>(ReturnMessage::Heartbeat), {}));
+        fake.advance(std::chrono::milliseconds(200));
+        return !src->migration->in_progress();
+    }));
+    EXPECT_EQ(src->status(), MigrationStatus::Cancelled);
 }
 
 TEST_F(SourceAndRawPeer, CancelAfterGoHasNoEffect) {
@@ -238,8 +347,10 @@ TEST_F(SourceAndRawPeer, DestinationThatStopsBeatingIsNoticedInPreCopy) {
 
 class DestinationAndRawPeer : public testing::Test {
  protected:
+    void TearDown() override { ::unlink(trace_path().c_str()); }
     void begin(util::Clock& c) {
         dst = std::make_unique<TestVm>(c, RunState::InMigrate);
+        ASSERT_TRUE(begin_trace(*dst));
         auto [a, b] = make_memory_channel_pair();
         peer = std::make_unique<RawPeer>(std::move(a));
         ASSERT_TRUE(dst->incoming(std::move(b)));
@@ -347,6 +458,8 @@ TEST_F(DestinationAndRawPeer, FloodOfPingsThatReadsNoAnswersEndsAtALimit) {
     constexpr size_t kMoreThanItsAnswersFit = 200'000;
     for (size_t i = 0; i < kMoreThanItsAnswersFit; ++i) command32(out, 2, 7);
     std::jthread flood([&] { peer->send(out.view()); });
+    // Only then time passes, for the answers that nobody reads.
+    ASSERT_TRUE(await_traced("without reading the answers"));
     ASSERT_TRUE(dst->loop.wait_for([&] {
         fake.advance(std::chrono::milliseconds(100));
         return !dst->migration->in_progress();
