@@ -1,39 +1,48 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Failures of drivers: said with side, device, step and cause; nothing is left behind."""
 
-from harness.soft import faults, soft
+from harness.soft import faults, soft, wait_states
 from harness.vmm import VmmTestCase, migrate, start_migration
 
-# call that fails at the source -> words its step is known by
+CAUSE = "Input/output error"
+# call that fails -> how its step is named; the cause repeats the name of the call, not these words
 SOURCE_STEPS = {
-    "start dma log": "log",
-    "arc:running->pre-copy": "pre-copy",
-    "read state": "",
-    "arc:pre-copy->pre-copy-p2p": "pre-copy-p2p",
-    "arc:pre-copy-p2p->stop-copy": "stop-copy",
+    "start dma log": "starting the log of its writes",
+    "arc:running->pre-copy": "changing from running to pre-copy",
+    "read state": "reading its state in stop-copy",  # memory of zeros: all is read in the pause
+    "arc:pre-copy->pre-copy-p2p": "changing from pre-copy to pre-copy-p2p",
+    "arc:pre-copy-p2p->stop-copy": "changing from pre-copy-p2p to stop-copy",
 }
 DESTINATION_STEPS = {
-    "arc:stop->resuming": "resuming",
-    "write state": "",
-    "arc:resuming->stop": "validating",
+    "arc:running->running-p2p": "changing from running to resuming",
+    "arc:running-p2p->stop": "changing from running to resuming",
+    "arc:stop->resuming": "changing from running to resuming",
+    "write state": "writing its state",
+    "arc:resuming->stop": "changing from resuming to stop",
+}
+START_STEPS = {
+    "arc:stop->running-p2p": "changing from stop to running-p2p",
+    "arc:running-p2p->running": "changing from running-p2p to running",
 }
 
 
 class Errors(VmmTestCase):
     def check_words(self, vmm, *words):
         why = vmm.cmd("query-migrate")["error-desc"]
-        for word in (*words, "d0", "Input/output error"):
+        for word in (*words, "device d0", CAUSE):
             self.assertIn(word, why)
         self.assertIn(f"failed ({why})", vmm.qmp.hmp("info migrate"))
 
-    def check_source(self, call, **properties):
-        with self.pair(soft(**properties), memory="16M") as (src, dst):
-            src.set_parameters(avail_switchover_bandwidth=1 << 30)
+    def check_source(self, call, words=None, bandwidth=1 << 30, **properties):
+        with self.pair(soft(migration_events=True, **properties), memory="16M") as (src, dst):
+            src.set_parameters(avail_switchover_bandwidth=bandwidth)
             faults(src, f"fail={call}:EIO")
             start_migration(src, dst, exit_on_error=False)
             src.wait_migration("failed")
             src.wait_run_state("running")
-            self.check_words(src, SOURCE_STEPS.get(call, ""))
+            wait_states(src, "running")
+            self.check_words(src, words or SOURCE_STEPS[call])
+            self.assertNotIn("destination", src.cmd("query-migrate")["error-desc"])
             dst.wait_migration("failed")
             self.assertTrue(dst.cmd("query-migrate")["error-desc"])
             # The device is as before: it can be migrated.
@@ -41,39 +50,66 @@ class Errors(VmmTestCase):
             self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
 
     def check_destination(self, call):
-        with self.pair(soft(), memory="16M") as (src, dst):
+        with self.pair(soft(migration_events=True), memory="16M") as (src, dst):
             faults(dst, f"fail={call}:EIO")
             start_migration(src, dst, exit_on_error=False)
             dst.wait_migration("failed")
             self.check_words(dst, DESTINATION_STEPS[call])
+            self.assertEqual(dst.run_state(), "inmigrate")
+            wait_states(dst, "stop")
             src.wait_migration("failed")
             src.wait_run_state("running")
-            self.check_words(src, DESTINATION_STEPS[call], "destination")
+            wait_states(src, "running")
+            self.check_words(src, DESTINATION_STEPS[call], "the destination failed: ")
             migrate(src, dst, uri=f"unix:{self.folder}/again")
             self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
+
+    def check_start(self, call):
+        """Handed over, but it does not start: stopped on both sides, and a person decides."""
+        with self.pair(soft(migration_events=True), memory="16M") as (src, dst):
+            faults(dst, f"fail={call}:EIO")
+            start_migration(src, dst, exit_on_error=False)
+            src.wait_migration("failed")
+            dst.wait_migration("failed")
+            dst.wait_run_state("paused")
+            self.assertEqual(src.run_state(), "postmigrate")
+            self.check_words(dst, "starting the VM", START_STEPS[call], "cont")
+            self.check_words(src, "the destination could not start it", START_STEPS[call], "cont")
+            for vmm in (src, dst):
+                wait_states(vmm, "stop")
+            dst.cmd("cont")
+            self.assertEqual(dst.run_state(), "running")
+            wait_states(dst, "running")
 
     def test_stopped_source_that_can_not_be_read_says_so(self):
         self.check_source("read state", x_pre_copy=False)
 
+    def test_source_that_can_not_be_read_in_pre_copy_says_so(self):
+        self.check_source("read state", "reading its state in pre-copy, after 0 bytes",
+                          bandwidth=1 << 20)
+
     def test_first_error_of_a_stop_is_the_reason(self):
         """The prepare pass fails; going back fails, too: the first one counts, the other is told."""
-        with self.pair(soft(), memory="16M") as (src, dst):
+        with self.pair(soft(migration_events=True), memory="16M") as (src, dst):
             faults(src, "fail=arc:pre-copy->pre-copy-p2p:EIO;fail=get state:ENODEV")
             start_migration(src, dst, exit_on_error=False)
             src.wait_migration("failed")
-            why = src.cmd("query-migrate")["error-desc"]
-            self.assertIn("Input/output error", why)
-            self.assertIn("d0", why)
             src.wait_run_state("running")
+            self.check_words(src, SOURCE_STEPS["arc:pre-copy->pre-copy-p2p"],
+                             "asking the driver for its state", "No such device")
+            why = src.cmd("query-migrate")["error-desc"]
+            self.assertLess(why.index(CAUSE), why.index("No such device"))
             dst.wait_migration("failed")
 
     def test_device_in_error_is_reset_and_the_vm_lives(self):
-        with self.pair(soft(), memory="16M") as (src, dst):
+        with self.pair(soft(migration_events=True), memory="16M") as (src, dst):
             faults(src, "fail=arc:pre-copy-p2p->stop-copy:EIO+error")
             start_migration(src, dst, exit_on_error=False)
             src.wait_migration("failed")
             src.wait_run_state("running")
-            self.check_words(src)
+            self.check_words(src, SOURCE_STEPS["arc:pre-copy-p2p->stop-copy"],
+                             "the device was reset")
+            wait_states(src, "running")
             dst.wait_migration("failed")
             migrate(src, dst, uri=f"unix:{self.folder}/again")
 
@@ -83,36 +119,30 @@ class Errors(VmmTestCase):
         vmm.cmd("migrate", uri="exec:cat > /dev/null")
         vmm.wait_migration("failed")
         vmm.wait_run_state("running")
-        self.assertIn("broken", vmm.cmd("query-migrate")["blocked-reasons"][0])
-
-    def test_start_that_fails_leaves_the_destination_paused_and_says_so(self):
-        with self.pair(soft(), memory="16M") as (src, dst):
-            faults(dst, "fail=arc:stop->running-p2p:EIO")
-            start_migration(src, dst, exit_on_error=False)
-            src.wait_migration("failed", "completed")
-            dst.wait_migration("failed")
-            dst.wait_run_state("paused")
-            self.check_words(dst)
-            self.assertEqual(src.run_state(), "postmigrate")
-            dst.cmd("cont")
-            self.assertEqual(dst.run_state(), "running")
+        self.check_words(vmm, SOURCE_STEPS["arc:pre-copy-p2p->stop-copy"], "resetting the device",
+                         "reset or unplug it")
+        (reason,) = vmm.cmd("query-migrate")["blocked-reasons"]
+        self.assertIn("d0", reason)
+        self.assertIn("broken", reason)
 
     def test_nothing_is_left_after_failures_on_either_side(self):
-        with self.pair(soft(), memory="16M") as (src, dst):
-            before = []
-            for number, call in enumerate(("read state", "arc:running->pre-copy",
-                                           "arc:pre-copy-p2p->stop-copy", "write state",
-                                           "arc:resuming->stop", "read state")):
-                at_source = call in SOURCE_STEPS
-                faults(src if at_source else dst, f"fail={call}:EIO")
+        with self.pair(soft(migration_events=True), memory="16M") as (src, dst):
+            before = [src.resources(), dst.resources()]
+            # Once loaded, its device does not run any more.
+            calls = [call for call in (*SOURCE_STEPS, *DESTINATION_STEPS)
+                     if call in SOURCE_STEPS or not call.startswith("arc:running")]
+            for number, call in enumerate(calls):
+                faults(src if call in SOURCE_STEPS else dst, f"fail={call}:EIO")
                 start_migration(src, dst, uri=f"unix:{self.folder}/try{number}",
                                 exit_on_error=False)
                 src.wait_migration("failed")
                 dst.wait_migration("failed")
-                before = before or [src.resources(), dst.resources()]
-            for vmm, was in zip((src, dst), before):
-                vmm.wait_for(lambda vmm=vmm, was=was: vmm.resources() == was, "same resources")
+                with self.subTest(call=call):
+                    src.wait_resources(before[0])
+                    dst.wait_resources(before[1])
             migrate(src, dst, uri=f"unix:{self.folder}/good")
+            src.wait_resources(before[0])
+            dst.wait_resources(before[1])
 
 
 def _add_tests():
@@ -125,6 +155,8 @@ def _add_tests():
         add("check_source", "source", call)
     for call in DESTINATION_STEPS:
         add("check_destination", "destination", call)
+    for call in START_STEPS:
+        add("check_start", "start", call)
 
 
 _add_tests()

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """One side dies (kill -9) somewhere in the hand-over: never two VMs run, never is one lost unsaid."""
 
-import os
-import signal
-
 from harness.soft import hold, release, soft, wait_held
 from harness.vmm import VmmTestCase, start_migration
 
@@ -13,6 +10,7 @@ class HandOver(VmmTestCase):
         """Both sides, with one of them held inside `call`."""
         stack = self.pair(soft(**properties), memory="16M")
         src, dst = self.enterContext(stack)
+        self.before = {vmm: vmm.resources() for vmm in (src, dst)}
         src.set_parameters(avail_switchover_bandwidth=1 << 30)
         self.begin(src, dst, src if side == "source" else dst, call)
         return src, dst
@@ -26,12 +24,14 @@ class HandOver(VmmTestCase):
     def check_source_goes_on(self, src):
         src.wait_migration("failed")
         src.wait_run_state("running")
-        self.assertTrue(src.cmd("query-migrate")["error-desc"])
+        self.assertIn("destination", src.cmd("query-migrate")["error-desc"])
+        src.wait_resources(self.before[src])
 
     def check_destination_gave_up(self, dst):
         dst.wait_migration("failed")
         self.assertEqual(dst.run_state(), "inmigrate")
         self.assertTrue(dst.cmd("query-migrate")["error-desc"])
+        dst.wait_resources(self.before[dst])
 
     def check_kept_paused(self, dst):
         """The VM is complete there and nobody knows who has it: a person decides."""
@@ -40,6 +40,7 @@ class HandOver(VmmTestCase):
         self.assertIn("cont", dst.cmd("query-migrate")["error-desc"])
         dst.cmd("cont")
         self.assertEqual(dst.run_state(), "running")
+        dst.wait_resources(self.before[dst])
 
     # The destination dies before GO: the source takes its VM back.
 
@@ -106,19 +107,18 @@ class HandOver(VmmTestCase):
 
     def test_source_dies_between_ready_and_go(self):
         src, dst = self.halted_pair("destination", "arc:resuming->stop")
-        os.kill(src.pid, signal.SIGSTOP)
-        release(dst)
-        self.wait_ready_sent(dst)
-        self.assertEqual(dst.run_state(), "inmigrate")
-        src.kill()
+        with src.frozen():
+            release(dst)
+            self.wait_ready_sent(dst)
+            self.assertEqual(dst.run_state(), "inmigrate")
+            src.kill()
         self.check_kept_paused(dst)
 
     def test_source_that_wakes_before_the_destination_gives_up_completes(self):
         src, dst = self.halted_pair("destination", "arc:resuming->stop")
-        os.kill(src.pid, signal.SIGSTOP)
-        release(dst)
-        self.wait_ready_sent(dst)
-        os.kill(src.pid, signal.SIGCONT)
+        with src.frozen():
+            release(dst)
+            self.wait_ready_sent(dst)
         src.wait_migration()
         dst.wait_migration()
         self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
@@ -127,10 +127,9 @@ class HandOver(VmmTestCase):
         with self.pair(soft(), memory="16M") as (src, dst):
             dst.set_parameters(x_peer_timeout=1000)
             self.begin(src, dst, dst, "arc:resuming->stop")
-            os.kill(src.pid, signal.SIGSTOP)
-            release(dst)
-            dst.wait_run_state("paused")
-            os.kill(src.pid, signal.SIGCONT)
+            with src.frozen():
+                release(dst)
+                dst.wait_run_state("paused")
             src.wait_migration("failed")
             src.wait_run_state("running", "postmigrate")
             self.assertEqual(dst.run_state(), "paused")
@@ -146,6 +145,7 @@ class HandOver(VmmTestCase):
         release(dst)
         dst.wait_run_state("running")
         dst.wait_migration("completed")
+        dst.wait_resources(self.before[dst])
 
     def test_source_dies_while_the_destination_begins_to_start(self):
         self.check_source_dies_after_go("arc:stop->running-p2p")
@@ -167,6 +167,7 @@ class HandOver(VmmTestCase):
         self.assertIn("cont", src.cmd("query-migrate")["error-desc"])
         src.cmd("cont")
         self.assertEqual(src.run_state(), "running")
+        src.wait_resources(self.before[src])
 
     def test_destination_dies_while_it_begins_to_start(self):
         self.check_destination_dies_after_go("arc:stop->running-p2p")

@@ -61,7 +61,7 @@ class MigrateRam(VmmTestCase):
             src.cmd("migrate_cancel")
             src.wait_migration("cancelled")
             self.assertEqual(src.run_state(), "running")
-            src.wait_for(lambda: src.resources() == before, "same descriptors and threads")
+            src.wait_resources(before)
             dst.kill()
 
     def test_back_and_forth(self):

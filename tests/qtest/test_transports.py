@@ -5,8 +5,11 @@ import os
 import socket
 import unittest
 
-from harness.soft import SLOT, hold, release, soft, wait_held
+from harness.peer import HEARTBEAT, SWITCHOVER_ACK, Proxy
+from harness.soft import SLOT, hold, release, soft, wait_held, wait_states
 from harness.vmm import VmmTestCase, migrate, start_migration
+
+INIT_DATA_SENT = "record 0xffffffffef100005"
 
 
 def has_ipv6():
@@ -96,6 +99,18 @@ class Transports(VmmTestCase):
         with self.pair(soft(x_pre_copy=False, x_state_size="8M"), memory="64M") as (src, dst):
             migrate(src, dst)
 
+    def test_idle_vm_does_not_make_the_line_look_slow(self):
+        """Nothing is sent for many rounds; then there is time for the device's state."""
+        trace = self.folder / "trace"
+        with self.pair(soft(x_pre_copy=False, x_state_size="8M"), memory="16M",
+                       source=["-trace", f"vfio_state_pending_exact,file={trace}"]) as (src, dst):
+            src.set_parameters(avail_switchover_bandwidth=1)
+            start_migration(src, dst)
+            src.wait_for(lambda: trace.read_text().count("exact") > 100, "rounds")
+            src.set_parameters(avail_switchover_bandwidth=0)
+            src.wait_migration()
+            dst.wait_migration()
+
     def test_return_path_without_devices(self):
         with self.pair(memory="16M") as (src, dst):
             src.set_capabilities("return-path")
@@ -140,17 +155,44 @@ class Events(VmmTestCase):
         self.assertEqual(self.events(src), ["setup", "active", "STOP", "pre-switchover", "device",
                                             "completed"])
 
-    def test_switchover_ack_waits_for_both_devices(self):
-        with self.pair(soft(), soft(slot=4, id="d1"), memory="16M") as (src, dst):
-            for vmm in (src, dst):
-                vmm.set_capabilities("return-path", "switchover-ack")
-            hold(dst, "write state", "d1")
-            start_migration(src, dst)
+    def test_switchover_ack_comes_after_the_second_of_two_markers(self):
+        """Three devices, one without pre-copy: nothing is to be waited for from that one."""
+        trace = {side: self.folder / f"{side}.trace" for side in ("src", "dst")}
+        src, dst = self.enterContext(self.pair(
+            soft(x_state_size="4k"), soft(slot=4, id="d1", x_state_size="128k"),
+            soft(slot=5, id="d2", x_pre_copy=False, x_state_size="4k"), memory="16M",
+            source=["-trace", f"vfio_s*,file={trace['src']}"],
+            destination=["-trace", f"vfio_load_state,file={trace['dst']}"]))
+
+        def devices(side, words):
+            """Names, in order, of the lines with these words."""
+            return [line.split("(")[1].split(")")[0]
+                    for line in trace[side].read_text().splitlines() if words in line]
+        for vmm in (src, dst):
+            vmm.set_capabilities("return-path", "switchover-ack")
+        src.set_parameters(avail_switchover_bandwidth=1 << 30)  # nothing else stands in the way
+        hold(dst, "write state", "d1")
+        dst.cmd("migrate-incoming", uri=f"unix:{self.folder}/in")
+        with Proxy(self.folder, f"{self.folder}/in") as proxy:
+            src.cmd("migrate", uri=proxy.uri)
             wait_held(dst, "write state", "d1")
-            self.assertEqual(src.run_state(), "running")
+            dst.wait_for(lambda: devices("dst", INIT_DATA_SENT) == ["d0"], "the first marker")
+            # The source has sent both, and asks again and again whether it may stop the VM.
+            src.wait_for(lambda: devices("src", "init_data_sent") == ["d0", "d1"], "both markers")
+            asked = devices("src", "pending_exact").count("d2")
+            src.wait_for(lambda: devices("src", "pending_exact").count("d2") > asked + 1, "rounds")
+            # Whatever the destination says comes in order.
+            beats = proxy.messages().count(HEARTBEAT)
+            dst.wait_for(lambda: proxy.messages().count(HEARTBEAT) > beats, "a heartbeat")
+            self.assertNotIn(SWITCHOVER_ACK, proxy.messages())
+            self.assertEqual((src.migration_status(), src.run_state()), ("active", "running"))
+            self.assertEqual(devices("src", "complete_precopy"), [])
             release(dst, "d1")
             src.wait_migration()
             dst.wait_migration()
+            self.assertEqual(devices("dst", INIT_DATA_SENT), ["d0", "d1"])
+            self.assertEqual(proxy.messages().count(SWITCHOVER_ACK), 1)
+            self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
 
     def test_device_states_are_told_when_wanted(self):
         src, dst = self.loud_pair(migration_events=True)
@@ -189,6 +231,19 @@ class Events(VmmTestCase):
             dst.wait_for(lambda: states("dst") == at_destination.split(),
                          f"{at_destination} of the destination")
 
+    def test_sections_are_traced_on_both_sides(self):
+        trace = {side: self.folder / f"{side}.trace" for side in ("src", "dst")}
+
+        def option(side):
+            return ["-trace", f"savevm_section_begin,file={trace[side]}"]
+        with self.pair(soft(), memory="16M", source=[option("src")],
+                       destination=[option("dst")]) as (src, dst):
+            migrate(src, dst)
+            sent, loaded = ([line.split(" ", 2)[2] for line in trace[side].read_text().splitlines()]
+                            for side in ("src", "dst"))
+        self.assertEqual(sent, loaded)
+        self.assertEqual(sent[:2], ["ram (id 0) start", "0000:00:03.0/vfio (id 4) start"])
+
     def test_states_with_pre_copy_and_p2p(self):
         self.check_states("pre-copy pre-copy-p2p stop-copy stop",
                           "resuming stop running-p2p running")
@@ -213,64 +268,116 @@ class Events(VmmTestCase):
 
 
 class Cancel(VmmTestCase):
-    def check(self, src, dst, held, *events):
-        """Cancels; `held`: whether the device is in a call that has to come back first."""
+    """In each phase, with two devices, the second of which is inside a call at that moment."""
+
+    def begin(self, **properties):
+        self.trace = self.folder / "src.trace"
+        self.src, self.dst = self.enterContext(self.pair(
+            soft(migration_events=True, **properties),
+            soft(slot=4, id="d1", migration_events=True, **properties), memory="16M",
+            source=["-trace", f"migration_handover,file={self.trace}"]))
+        self.before = [self.src.resources(), self.dst.resources()]
+        self.held = None
+
+    def held_pair(self, side, call, **properties):
+        self.begin(**properties)
+        self.hold(self.src if side == "source" else self.dst, call)
+
+    def hold(self, vmm, call):
+        """Begins to migrate, until this side is in that call."""
+        self.held = vmm
+        hold(vmm, call, "d1")
+        start_migration(self.src, self.dst, exit_on_error=False)
+        wait_held(vmm, call, "d1")
+
+    def check(self, *events, at_destination="stop"):
+        """Cancels; then everything is as before, and the next migration succeeds. What began to be
+        loaded is reset; at_destination: the state of those devices."""
+        src, dst = self.src, self.dst
         src.cmd("migrate_cancel")
-        if held:
-            self.assertIn(src.migration_status(), ("cancelling", "cancelled"))
-            release(src)
+        if self.held is src:
+            # What the device does must be known before it can be undone.
+            self.assertEqual(src.migration_status(), "cancelling")
+            release(src, "d1")
         src.wait_migration("cancelled")
         src.wait_run_state("running")
-        dst.wait_migration("failed")
         for event in events:
             src.wait_event(event)
-        # Everything is as before.
+        wait_states(src, "running", "d0", "d1")
+        if self.held is dst:
+            release(dst, "d1")
+        dst.wait_migration("failed")
+        self.assertEqual(dst.run_state(), "inmigrate")
+        wait_states(dst, at_destination, "d0", "d1")
+        self.check_nothing_left()
+        src.set_capabilities("pause-before-switchover", state=False)
         migrate(src, dst, uri=f"unix:{self.folder}/again")
         self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
+        wait_states(src, "stop", "d0", "d1")
+        wait_states(dst, "running", "d0", "d1")
+        self.check_nothing_left()
 
-    def held_pair(self, call, **properties):
-        src, dst = self.enterContext(self.pair(soft(**properties), memory="16M"))
-        hold(src, call)
-        start_migration(src, dst, exit_on_error=False)
-        wait_held(src, call)
-        return src, dst
+    def check_nothing_left(self):
+        for vmm, before in zip((self.src, self.dst), self.before):
+            vmm.wait_resources(before)
 
     def test_in_setup(self):
-        src, dst = self.held_pair("arc:running->pre-copy")
-        self.assertEqual(src.migration_status(), "setup")
-        self.check(src, dst, True)
+        self.held_pair("source", "arc:running->pre-copy")
+        self.assertEqual(self.src.migration_status(), "setup")
+        self.check(at_destination="running")  # nothing has come: they are as they were opened
 
     def test_in_pre_copy(self):
-        src, dst = self.held_pair("read state")
-        self.assertEqual(src.migration_status(), "active")
-        self.check(src, dst, True)
+        self.held_pair("source", "read state")
+        self.assertEqual(self.src.migration_status(), "active")
+        self.check()
+
+    def test_while_the_devices_are_quiesced(self):
+        self.held_pair("source", "arc:pre-copy->pre-copy-p2p")
+        self.assertEqual(self.src.run_state(), "running")
+        self.check()
 
     def test_while_the_vm_is_stopped(self):
-        self.check(*self.held_pair("arc:pre-copy-p2p->stop-copy"), True)
+        self.held_pair("source", "arc:pre-copy-p2p->stop-copy")
+        self.check()
 
     def test_before_switchover(self):
-        with self.pair(soft(), memory="16M") as (src, dst):
-            src.set_capabilities("pause-before-switchover")
-            start_migration(src, dst, exit_on_error=False)
-            src.wait_migration("pre-switchover")
-            src.cmd("migrate_cancel")
-            src.wait_migration("cancelled")
-            src.wait_event("RESUME")
-            self.assertEqual(src.run_state(), "running")
+        self.begin()
+        self.src.set_capabilities("pause-before-switchover")
+        start_migration(self.src, self.dst, exit_on_error=False)
+        self.src.wait_migration("pre-switchover")
+        self.check("STOP", "RESUME")
 
     def test_while_the_stopped_device_is_read(self):
-        src, dst = self.held_pair("read state", x_pre_copy=False)
-        self.assertEqual(src.migration_status(), "device")
-        self.check(src, dst, True, "STOP", "RESUME")
+        self.held_pair("source", "read state", x_pre_copy=False)
+        self.assertEqual(self.src.migration_status(), "device")
+        self.check("STOP", "RESUME")
+
+    def test_while_the_destination_loads_in_pre_copy(self):
+        self.begin()
+        for vmm in (self.src, self.dst):
+            vmm.set_capabilities("return-path", "switchover-ack")  # else the VM may be stopped
+        self.hold(self.dst, "write state")
+        self.assertEqual((self.src.migration_status(), self.src.run_state()), ("active", "running"))
+        self.check()
+
+    def test_while_the_destination_loads_in_the_pause(self):
+        # More than the socket holds: the source is inside a write.
+        self.held_pair("destination", "write state", x_pre_copy=False, x_state_size="4M")
+        self.src.wait_migration("device")
+        self.check("STOP", "RESUME")
+
+    def wait_all_sent(self):
+        self.src.wait_for(lambda: "awaiting READY" in self.trace.read_text(), "all sent")
+
+    def test_while_the_destination_loads_what_was_sent_last(self):
+        self.held_pair("destination", "write state", x_pre_copy=False, x_state_size="4k")
+        self.wait_all_sent()
+        self.check("STOP", "RESUME")
 
     def test_while_the_destination_validates(self):
-        with self.pair(soft(), memory="16M") as (src, dst):
-            hold(dst, "arc:resuming->stop")
-            start_migration(src, dst, exit_on_error=False)
-            wait_held(dst, "arc:resuming->stop")
-            src.cmd("migrate_cancel")
-            src.wait_migration("cancelled")
-            src.wait_run_state("running")
-            release(dst)
-            dst.wait_migration("failed")
-            self.assertNotEqual(dst.run_state(), "running")
+        """It has a complete VM then, and is told that the source keeps its own."""
+        self.held_pair("destination", "arc:resuming->stop")
+        self.wait_all_sent()
+        self.assertEqual(self.src.migration_status(), "device")
+        self.check("STOP", "RESUME")
+        self.assertIn("ABORT", self.trace.read_text())

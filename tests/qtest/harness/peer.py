@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A migration peer made of a bare socket: says what the test wants, or nothing."""
+"""Migration peers made of bare sockets: they say what the test wants, or nothing, or listen in."""
 
+import contextlib
 import socket
+import struct
 import threading
 
 from .qmp import PATIENCE
+
+# Messages of the return path, docs/interop/stream-format.rst.
+SWITCHOVER_ACK, HEARTBEAT = 7, 0x4602
 
 
 class Server:
@@ -40,10 +45,8 @@ class Server:
     def close(self):
         for sock in (self.sock, self.listener):
             if sock:
-                try:
+                with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
                 sock.close()
         if self.reader:
             self.reader.join(PATIENCE)
@@ -73,3 +76,68 @@ def send_stream(path, data):
                 pass
         except OSError:
             pass  # refused in the middle
+
+
+class Proxy:
+    """Stands between a source, which is told `uri`, and a destination that listens at a path.
+    Passes everything on at once; `returned` is what the destination has sent so far."""
+
+    def __init__(self, folder, destination, name="proxy"):
+        self.server = Server(folder, name)
+        self.uri = self.server.uri
+        self.destination = destination
+        self.returned = bytearray()
+        self.sockets = []
+        self.threads = [threading.Thread(target=self._run, daemon=True)]
+        self.threads[0].start()
+
+    def _run(self):
+        try:
+            source = self.server.accept().sock
+            destination = connect(self.destination)
+        except OSError:
+            return
+        self.sockets = [source, destination]
+        destination.settimeout(None)
+        back = threading.Thread(target=self._pass, args=(destination, source, self.returned),
+                                daemon=True)
+        self.threads.append(back)
+        back.start()
+        self._pass(source, destination)
+
+    @staticmethod
+    def _pass(reading, writing, record=None):
+        try:
+            while data := reading.recv(65536):
+                if record is not None:
+                    record += data
+                writing.sendall(data)
+            writing.shutdown(socket.SHUT_WR)
+        except OSError:
+            for sock in (reading, writing):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def messages(self):
+        """Types of the return path's messages that are complete so far, in order."""
+        types, at, data = [], 0, bytes(self.returned)
+        while at + 4 <= len(data):
+            kind, size = struct.unpack_from(">HH", data, at)
+            if at + 4 + size > len(data):
+                break
+            types.append(kind)
+            at += 4 + size
+        return types
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for sock in self.sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        for thread in self.threads:
+            thread.join(PATIENCE)
+        for sock in self.sockets:
+            sock.close()

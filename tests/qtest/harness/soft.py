@@ -45,6 +45,24 @@ def wait_held(vmm, call, dev="d0"):
     return vmm.wait_for(look, f"{call} held")
 
 
+def states(vmm):
+    """{id: state} of devices with migration_events=True, as their last event says."""
+    found = {}
+    vmm.events()
+    for event in vmm.qmp.events:
+        if event["event"] == "VFIO_MIGRATION":
+            found[event["data"]["device-id"]] = event["data"]["device-state"]
+    return found
+
+
+def wait_states(vmm, state, *devs):
+    """Until all these devices (default: d0) are in it. They are opened as running, without event."""
+    def look():
+        known = states(vmm)
+        return all(known.get(dev, "running") == state for dev in devs or ("d0",))
+    vmm.wait_for(look, f"devices in {state}")
+
+
 def start_auto_dma(dev, first=0x400000, size=0x400000):
     """Makes the device write pages of guest memory by itself, at x-dma-rate."""
     dev.writeq(dev.AUTO_IOVA, first)

@@ -12,6 +12,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ BUILD = Path(os.environ.get("FERRY_BUILD", ROOT / "build" / "release"))
 VMM = BUILD / "system" / "vmm" / "ferry-vmm"
 MEMCMP = BUILD / "tools" / "ferry-memcmp" / "ferry-memcmp"
 FINAL = ("completed", "failed", "cancelled")
+LIBRARY = re.compile(r"\.so(\.|$)")
 
 
 def _die_with_parent():
@@ -93,7 +95,7 @@ class Vmm:
             self.connect()
 
     def connect(self):
-        """Waits until the process serves QMP, then connects to it."""
+        """Waits until the process serves QMP, then connects to it; a VM that shall run does so."""
         deadline = time.monotonic() + PATIENCE
         while self.qmp is None:
             try:
@@ -107,6 +109,11 @@ class Vmm:
                 time.sleep(0.005)
         if self.qtest:
             self.qtest.accept()
+            self.wait_for(lambda: "qtest" in self.threads(), "the thread's name")
+        if not {"-S", "-incoming"} & set(self.command):
+            # Served before its devices have started.
+            self.wait_run_state("running")
+            self.qmp.events.clear()
         return self
 
     # QMP
@@ -201,9 +208,31 @@ class Vmm:
                 names.append((task / "comm").read_text().strip())
         return sorted(names)
 
+    def mappings(self):
+        """Bytes that are mapped, by what: files, memfds, devices. Heap, stacks and other memory
+        without a name come and go; a library stays once something has needed it."""
+        found = {}
+        for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines():
+            fields = line.split(maxsplit=5)
+            name = fields[5] if len(fields) == 6 else "["
+            if name.startswith("[") or LIBRARY.search(name):
+                continue
+            first, end = (int(number, 16) for number in fields[0].split("-"))
+            found[name] = found.get(name, 0) + end - first
+        return found
+
     def resources(self):
-        """What must not grow: number of descriptors, names of threads."""
-        return len(self.fds()), self.threads()
+        """What must not grow: kinds of descriptors, names of threads, mappings."""
+        kinds = sorted(re.sub(r":\[\d+\]$", "", what) for what in self.fds().values())
+        return {"descriptors": kinds, "threads": self.threads(), "mappings": self.mappings()}
+
+    def wait_resources(self, before):
+        """Until resources() are those again: a thread may need a moment to end."""
+        try:
+            self.wait_for(lambda: self.resources() == before)
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.name} has {self.resources()}, had before {before}") from None
 
     def log(self):
         return self.log_path.read_text(errors="replace")
@@ -216,6 +245,24 @@ class Vmm:
     def terminate(self, number=signal.SIGTERM):
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """SIGSTOP, and SIGCONT afterwards: a host that hangs. Nothing of it runs meanwhile."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.wait_for(self._is_stopped, "stopped threads")
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def _is_stopped(self):
+        try:
+            # The state follows the name, which stands in parentheses.
+            return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+                       for task in Path(f"/proc/{self.pid}/task").iterdir())
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # a thread has just ended
 
     def quit(self):
         """The QMP command; returns the exit status."""
