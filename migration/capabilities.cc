@@ -34,7 +34,7 @@ constexpr std::array kTable = {
     CapabilityInfo{Capability::PostcopyBlocktime, "postcopy-blocktime", Support::Missing},
     CapabilityInfo{Capability::LateBlockActivate, "late-block-activate", Support::Ignored},
     CapabilityInfo{Capability::XIgnoreShared, "x-ignore-shared", Support::Missing},
-    CapabilityInfo{Capability::ValidateUuid, "validate-uuid", Support::Missing},
+    CapabilityInfo{Capability::ValidateUuid, "validate-uuid", Support::Works},
     CapabilityInfo{Capability::BackgroundSnapshot, "background-snapshot", Support::Missing},
     CapabilityInfo{Capability::ZeroCopySend, "zero-copy-send", Support::Missing},
     CapabilityInfo{Capability::PostcopyPreempt, "postcopy-preempt", Support::Missing},

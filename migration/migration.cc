@@ -60,7 +60,7 @@ struct Migration::Impl {
                 .memory = deps.memory,
                 .registry = deps.registry,
                 .device_state = deps.device_state,
-                .identity = {deps.machine_name},
+                .identity = {deps.machine_name, deps.uuid},
                 .global_state = global_state,
                 .parameters =
                     [this] {

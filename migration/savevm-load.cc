@@ -19,8 +19,18 @@ constexpr uint32_t kObsoleteVersion = 2;
 
 // --- Header
 
+std::string to_text(const Uuid& uuid) {
+    std::string text;
+    for (size_t i = 0; i < uuid.size(); ++i) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+        text += fmt::format("{:02x}", std::to_integer<unsigned>(uuid[i]));
+    }
+    return text;
+}
+
 struct ConfigurationReader {
     LoadStream& in;
+    const StreamIdentity& ours;
 
     Result<> page_bits() {
         MIG_TRY(const uint32_t bits, in.be32());
@@ -46,8 +56,13 @@ struct ConfigurationReader {
                           to_string(capability));
     }
 
-    // We have no UUID that it could differ from.
-    Result<> uuid() { return in.skip(16); }
+    Result<> uuid() {
+        Uuid theirs{};
+        MIG_CHECK(in.bytes(theirs));
+        if (!ours.uuid || *ours.uuid == theirs) return {};
+        return make_error(ErrorKind::Protocol, "the source's UUID is {}, this VM's is {}",
+                          to_text(theirs), to_text(*ours.uuid));
+    }
 };
 
 struct ConfigurationPart {
@@ -61,7 +76,7 @@ constexpr std::array kConfigurationParts = {
 };
 constexpr uint32_t kConfigurationPartVersion = 1;
 
-Result<> load_configuration_parts(LoadStream& in) {
+Result<> load_configuration_parts(LoadStream& in, const StreamIdentity& ours) {
     constexpr auto kMark = std::byte{static_cast<uint8_t>(Element::Subsection)};
     size_t parts = 0;
     for (;;) {
@@ -78,7 +93,7 @@ Result<> load_configuration_parts(LoadStream& in) {
             return make_error(ErrorKind::Protocol, "unknown subsection '{}' version {}", name,
                               version);
         }
-        ConfigurationReader reader{in};
+        ConfigurationReader reader{in, ours};
         MIG_CHECK((reader.*known->read)(), "subsection '{}'", name);
     }
 }
@@ -99,7 +114,7 @@ Result<> load_configuration(LoadStream& in, const StreamIdentity& identity) {
         return make_error(ErrorKind::Protocol, "the source is machine '{}', this one is '{}'",
                           machine, identity.machine_name);
     }
-    return load_configuration_parts(in);
+    return load_configuration_parts(in, identity);
 }
 
 // --- Elements

@@ -122,6 +122,12 @@ void save_header(SaveStream& out, const StreamIdentity& identity) {
     put_element(out, Element::Configuration);
     out.be32(static_cast<uint32_t>(identity.machine_name.size()));
     out.bytes(bytes_of(identity.machine_name));
+    if (identity.uuid) {
+        put_element(out, Element::Subsection);
+        out.str8("configuration/uuid");
+        out.be32(1);  // version
+        out.bytes(*identity.uuid);
+    }
 }
 
 void save_command(SaveStream& out, Command command, ConstBytes payload) {

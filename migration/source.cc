@@ -26,6 +26,8 @@ OutgoingSession::OutgoingSession(SessionContext& vm, Capabilities caps, Mode mod
     : vm_(vm),
       capabilities_(caps),
       parameters_(vm.parameters()),
+      identity_{vm.identity.machine_name,
+                caps.has(Capability::ValidateUuid) ? vm.identity.uuid : std::nullopt},
       mode_(mode),
       cancel_event_(std::move(cancel)),
       rate_(vm.env.clock.now()) {}
@@ -216,7 +218,7 @@ Result<> OutgoingSession::open_return_path() {
 Result<> OutgoingSession::setup() {
     const util::ScopedSpan span(vm_.env.timeline, "vm", "setup");
     watch_->expect(PeerWatch::Expect::Movement);
-    save_header(*stream_, vm_.identity);
+    save_header(*stream_, identity_);
     MIG_CHECK(open_return_path());
     for (const auto& entry : vm_.registry.entries()) {
         ++set_up_;
@@ -376,7 +378,7 @@ Result<> OutgoingSession::complete() {
             "switchover");
         MIG_CHECK(check_alive());
     }
-    MIG_CHECK(save_one_shot_states(*stream_, vm_.registry, vm_.identity), "switchover");
+    MIG_CHECK(save_one_shot_states(*stream_, vm_.registry, identity_), "switchover");
     MIG_CHECK(stream_->flush());
     vm_.stats.downtime_bytes = stream_->position() - begin;
     publish_progress();

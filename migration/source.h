@@ -114,6 +114,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     SessionContext& vm_;
     const Capabilities capabilities_;
     const Parameters parameters_;
+    const StreamIdentity identity_;  // as much as is told
     const Mode mode_;
     Opener opener_;
     Callbacks callbacks_;

@@ -12,6 +12,10 @@
 namespace ferry::migration {
 
 namespace {
+constexpr std::string_view kUuidPart =
+    R"(, "subsections": [{"vmsd_name": "configuration/uuid", "version": 1, "fields": [)"
+    R"({"name": "uuid.data", "array_len": 16, "type": "uint8", "size": 1}]}])";
+
 // Section names are printable ASCII: the registry sees to it.
 std::string quoted(std::string_view text) {
     std::string out = "\"";
@@ -27,9 +31,9 @@ VmDescription::VmDescription(const StreamIdentity& identity)
     : json_(fmt::format(
           R"({{"configuration": {{"vmsd_name": "configuration", "version": 1, "fields": [)"
           R"({{"name": "len", "type": "uint32", "size": 4}}, )"
-          R"({{"name": "name", "type": "buffer", "size": {}}}]}}, )"
+          R"({{"name": "name", "type": "buffer", "size": {}}}]{}}}, )"
           R"("page_size": {}, "devices": [)",
-          identity.machine_name.size(), system::kPageSize)) {}
+          identity.machine_name.size(), identity.uuid ? kUuidPart : "", system::kPageSize)) {}
 
 void VmDescription::begin_device(const SectionId& section) {
     json_ += fmt::format(R"({}{{"name": {}, "instance_id": {}, )", separator_,

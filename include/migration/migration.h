@@ -62,6 +62,7 @@ class Migration {
         SaveVMRegistry& registry;
         DeviceStateAccounting& device_state;
         std::string machine_name;
+        std::optional<Uuid> uuid = std::nullopt;  // for validate-uuid
     };
     // Registers RAM and the global state: before any device, so that they come first.
     static Result<std::unique_ptr<Migration>> create(Deps deps);

@@ -3,9 +3,11 @@
 // Call order and threads: docs/devel/savevm.rst. Stream: docs/interop/stream-format.rst.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -151,8 +153,13 @@ class SaveVMRegistry {
 
 // --- Writing a stream, in the order of the functions. `out` is flushed by the caller.
 
+using Uuid = std::array<std::byte, 16>;  // in the order of its text
+
+// The configuration section.
 struct StreamIdentity {
-    std::string machine_name;  // the configuration section
+    std::string machine_name;
+    // Source: sent when there is one. Destination: compared when both have one.
+    std::optional<Uuid> uuid = std::nullopt;
 };
 void save_header(SaveStream& out, const StreamIdentity& identity);
 void save_command(SaveStream& out, Command command, ConstBytes payload = {});

@@ -16,7 +16,7 @@ const std::vector<OptionHelp>& option_table() {
          "required: no CPU runs; memory, ports and devices are driven over -qtest"},
         {"Machine", "m", "[size=]SIZE[k|M|G|T]", "guest RAM; MiB without suffix; default 128"},
         {"Machine", "name", "NAME[,debug-threads=on]", "name of the VM, for query-name"},
-        {"Machine", "uuid", "UUID", "for query-uuid"},
+        {"Machine", "uuid", "UUID", "for query-uuid and validate-uuid"},
         {"Machine", "S", "", "do not start the VM; 'cont' does"},
         {"Machine", "nodefaults", "", "accepted: there are no default devices"},
         {"Machine", "no-user-config", "", "accepted: there is no configuration file"},

@@ -28,6 +28,19 @@ std::string machine_name(MachineType type) {
     return type == MachineType::None ? "none" : "q35";
 }
 
+// The text was checked by the command line; all zeros stand for none.
+std::optional<migration::Uuid> uuid_bytes(std::string_view text) {
+    migration::Uuid uuid{};
+    size_t digits = 0;
+    for (const char c : text) {
+        if (c == '-') continue;
+        const auto value = static_cast<unsigned>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+        std::byte& at = uuid[digits++ / 2];
+        at = at << 4 | std::byte(value);
+    }
+    return uuid == migration::Uuid{} ? std::nullopt : std::optional(uuid);
+}
+
 // Descriptors for -incoming fd:N: those that the parent process left open.
 class InheritedFds final : public migration::FdTable {
  public:
@@ -73,7 +86,8 @@ Result<std::unique_ptr<Vm>> Vm::create(Options options, GlibMainLoop& loop, util
                                           .memory = vm->board_->memory(),
                                           .registry = vm->registry_,
                                           .device_state = vm->vfio_services_,
-                                          .machine_name = machine_name(vm->options_.machine)}));
+                                          .machine_name = machine_name(vm->options_.machine),
+                                          .uuid = uuid_bytes(vm->options_.uuid)}));
     MIG_CHECK(vm->preset_migration());
     MIG_TRY(vm->board_state_, vm->board_->register_state(vm->registry_));
     vm->monitor_.emplace(*vm);

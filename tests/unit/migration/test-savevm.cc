@@ -449,6 +449,28 @@ TEST(LoadElements, OwnersErrorNamesTheCommand) {
               "command 0x2: no return path");
 }
 
+TEST(Configuration, UuidIsSentAndComparedWhereBothHaveOne) {
+    TestVm vm;
+    vm.identity.uuid = Uuid{std::byte{0x11}, std::byte{0x22}};
+    const ByteVector with = bytes_from([&](SaveStream& out) { save_header(out, vm.identity); });
+    const ByteVector tail =
+        hex("05 12 'configuration/uuid' 00000001 1122000000000000 0000000000000000");
+    ASSERT_GE(with.size(), tail.size());
+    EXPECT_TRUE(std::equal(tail.rbegin(), tail.rend(), with.rbegin()));
+    const auto load = [&] {
+        MemorySource source{ConstBytes(with)};
+        LoadStream in(source);
+        const auto loaded = load_header(in, vm.identity);
+        return loaded ? std::string("accepted") : loaded.error().message();
+    };
+    EXPECT_EQ(load(), "accepted");
+    (*vm.identity.uuid)[0] = std::byte{0xff};
+    EXPECT_NE(load().find("11220000-0000-0000-0000-000000000000"), std::string::npos) << load();
+    EXPECT_NE(load().find("ff220000-0000-0000-0000-000000000000"), std::string::npos);
+    vm.identity.uuid.reset();
+    EXPECT_EQ(load(), "accepted");
+}
+
 TEST(LoadElements, CommandsReachTheOwnerInOrder) {
     TestVm vm;
     const ByteVector stream = bytes_from([&](SaveStream& out) {
