@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "util/try.h"
 
@@ -192,9 +193,12 @@ Result<> write_processor(const Access& vcpu, const VcpuParts& parts, const VcpuS
 }
 
 // The deadline of the APIC's timer counts in time stamps, so that comes after all others.
-std::vector<Msr> in_order(std::vector<Msr> msrs) {
-    std::ranges::stable_partition(msrs, [](const Msr& m) { return m.index != kTscDeadline; });
-    return msrs;
+std::vector<Msr> in_order(const std::vector<Msr>& msrs) {
+    const auto is_deadline = [](const Msr& msr) { return msr.index == kTscDeadline; };
+    std::vector<Msr> ordered;
+    std::ranges::remove_copy_if(msrs, std::back_inserter(ordered), is_deadline);
+    std::ranges::copy_if(msrs, std::back_inserter(ordered), is_deadline);
+    return ordered;
 }
 
 std::vector<uint32_t> usable_msrs(const Access& vcpu, const std::vector<uint32_t>& listed) {

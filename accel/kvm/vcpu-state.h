@@ -50,7 +50,7 @@ struct VcpuParts {
     bool events = false;
     bool mp_state = false;
     bool tsc_khz = false;
-    std::vector<uint32_t> msrs;  // in the order they are to be written
+    std::vector<uint32_t> msrs;
 };
 // `vcpu` has its CPUID and has never run. An error when not even the registers can be read.
 Result<VcpuParts> probe_parts(const Kvm& kvm, BorrowedFd vcpu);

@@ -86,12 +86,7 @@ std::string_view to_string(GuestEnd::Kind kind) {
 }
 
 Vcpu::Vcpu(KvmVm& vm, unsigned index, Bus& bus, util::Env& env, OnEnd on_end)
-    : vm_(vm),
-      calls_(vm.calls()),
-      index_(index),
-      bus_(bus),
-      env_(env),
-      on_end_(std::move(on_end)) {}
+    : calls_(vm.calls()), index_(index), bus_(bus), env_(env), on_end_(std::move(on_end)) {}
 
 Result<std::unique_ptr<Vcpu>> Vcpu::create(KvmVm& vm, unsigned index,
                                            const std::vector<kvm_cpuid_entry2>& cpuid, Bus& bus,

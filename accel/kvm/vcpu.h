@@ -93,7 +93,6 @@ class Vcpu {
     Result<bool> kvm_run_once();
     void complete_access();
 
-    KvmVm& vm_;
     KernelCalls& calls_;
     const unsigned index_;
     Bus& bus_;
