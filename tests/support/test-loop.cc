@@ -98,7 +98,10 @@ void TestLoop::loop() {
                            0});
         }
         constexpr int kTimerResolutionMs = 10;
-        ::poll(fds.data(), fds.size(), timers_.empty() ? -1 : kTimerResolutionMs);
+        int timeout_ms = timers_.empty() ? -1 : kTimerResolutionMs;
+        // The signal of the closing may have been consumed together with that of a task.
+        if (!tasks.empty()) timeout_ms = 0;
+        ::poll(fds.data(), fds.size(), timeout_ms);
         wake_.consume();
         for (size_t i = 0; i < watches.size(); ++i) {
             if (fds[i + 1].revents != 0) watches[i]->ready();
