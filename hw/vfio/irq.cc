@@ -28,14 +28,13 @@ Result<> IrqWiring::apply(const Wish& wish) {
     if (applied_.index && applied_.index != wish.index) {
         const uint32_t before = *applied_.index;
         MIG_CHECK(disable());
-        // What came before the change is not for whoever connects the index next.
-        for (const Line& line : lines(before)) {
-            if (line) line->consume();
-        }
+        retire_lines(before);
     }
     if (!wish.index) return {};
-    if (!applied_.index) return enable(wish);
-    return add_vectors(wish);
+    if (applied_.index) return add_vectors(wish);
+    auto enabled = enable(wish);
+    if (!enabled) retire_lines(*wish.index);
+    return enabled;
 }
 
 Result<> IrqWiring::disable() {
@@ -134,6 +133,28 @@ void IrqWiring::watch_later(uint32_t index, uint32_t vector, const std::shared_p
                                            [wiring = self.get(), index, vector, fd = &line->fd] {
                                                wiring->fired_(index, vector, *fd);
                                            });
+    });
+}
+
+void IrqWiring::retire_lines(uint32_t index) {
+    {
+        const std::lock_guard lock(mutex_);
+        for (auto& line : lines_[index]) {
+            if (!line) continue;
+            // What came before the change is not for whoever connects the index next.
+            line->fd.consume();
+            retired_.push_back(std::move(line));
+        }
+        lines_[index].clear();
+    }
+    loop_.post([weak = weak_from_this()] {
+        const auto self = weak.lock();
+        if (!self) return;
+        std::unique_lock lock(self->mutex_);
+        const auto gone = std::exchange(self->retired_, {});
+        lock.unlock();
+        // Somebody may still hold a line for a moment, but no watch outlives this.
+        for (const auto& line : gone) line->watch.reset();
     });
 }
 

@@ -48,7 +48,7 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     std::vector<Line> lines(uint32_t index) const;
 
  private:
-    // An eventfd and its watch. Made once per vector, kept until the device goes.
+    // An eventfd and its watch. Made once per vector, kept until another kind of interrupt is used.
     struct Watched {
         util::EventFd fd;
         util::Registration watch;  // loop thread only; goes before the descriptor
@@ -62,6 +62,8 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     Result<> add_vectors(const Wish& wish);
     Result<> reconnect(const Wish& wish);
     Result<BorrowedFd> line_fd(uint32_t index, uint32_t vector);
+    // The driver does not know them any more. Closed by the loop thread, where the watches are.
+    void retire_lines(uint32_t index);
     void watch_later(uint32_t index, uint32_t vector, const std::shared_ptr<Watched>& line);
 
     system::MainLoop& loop_;
@@ -70,8 +72,9 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     const Fired fired_;
     Wish applied_;  // vectors.size(): as many as the driver has set up
 
-    mutable std::mutex mutex_;  // lines_; never held across a call of the driver or the loop
+    mutable std::mutex mutex_;  // what follows; never held across a call of the driver or the loop
     std::array<std::vector<std::shared_ptr<Watched>>, kPciIrqKinds> lines_;
+    std::vector<std::shared_ptr<Watched>> retired_;
 };
 
 }  // namespace ferry::vfio

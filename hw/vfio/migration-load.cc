@@ -127,6 +127,7 @@ Result<> VfioMigration::load_config(LoadStream& in) {
     const util::ScopedSpan span(env_.timeline, label_, "config");
     trace::vfio_load_device_config_state_start(env_.trace, label_);
     if (setup_.config != nullptr) {
+        loading_.config_begun = true;
         MIG_CHECK(setup_.config->load_config(in), "device {}: loading its configuration", label_);
     }
     MIG_CHECK(end_of_state_follows(in, "the configuration"));
@@ -219,16 +220,27 @@ void VfioMigration::load_cleanup(Outcome outcome) noexcept {
     trace::vfio_load_cleanup(env_.trace, label_,
                              outcome == Outcome::Completed ? "completed" : "failed");
     if (outcome == Outcome::Failed) {
-        const auto reset = worker_.run([this]() -> Result<> {
-            if (state_.broken() || state_.vm() == VmActivity::Running) return {};
-            return state_.reset("the migration failed");
-        });
+        const auto reset = worker_.run([this] { return become_as_new(); });
         if (!reset) {
             env_.log.log(util::LogLevel::Error,
                          fmt::format("after the migration: {}", reset.error().message()));
         }
     }
     loading_ = {};
+}
+
+// The interrupts go even where the device could not be reset: they belong to no VM.
+Result<> VfioMigration::become_as_new() {
+    if (state_.vm() == VmActivity::Running) return {};
+    Result<> result;
+    if (!state_.broken()) result = state_.reset("the migration failed");
+    if (!loading_.config_begun) return result;
+    auto forgotten = setup_.config->forget_config();
+    if (forgotten) return result;
+    Error error = std::move(forgotten).error().context(
+        fmt::format("device {}: forgetting its configuration", label_));
+    if (!result) return std::move(result).error().attach(std::move(error));
+    return error;
 }
 
 }  // namespace ferry::vfio

@@ -109,6 +109,7 @@ class VfioMigration final : public VfioDeviceMigration,
     // Destination, worker
     Result<> enter_resuming();
     Result<> validate();
+    Result<> become_as_new();
 
     // What the migration thread remembers between save_setup and save_cleanup.
     struct Saving {
@@ -125,6 +126,7 @@ class VfioMigration final : public VfioDeviceMigration,
         migration::LoadSession* attempt = nullptr;
         uint64_t session = 0;
         bool image_complete = false;  // the END section came
+        bool config_begun = false;
         bool config_loaded = false;
         bool switchover_approved = false;
     };

@@ -280,14 +280,7 @@ Result<> PciFunction::bar_write(unsigned bar, uint64_t offset, ConstBytes in) {
     return {};
 }
 
-Result<> PciFunction::reset(ResetBy who) {
-    auto done = setup_.io.reset();
-    // A device that the kernel can't reset still loses what the VMM keeps for it.
-    const bool refused = !done && done.error().kind() != ErrorKind::Unsupported;
-    if (refused && who == ResetBy::Guest) {
-        return std::move(done).error().context("resetting the device");
-    }
-    trace::vfio_pci_reset(setup_.env.trace, setup_.name, done.has_value());
+Result<> PciFunction::power_on() {
     Outbox due;
     {
         const std::lock_guard lock(mutex_);
@@ -300,7 +293,18 @@ Result<> PciFunction::reset(ResetBy who) {
         command_changed_ = true;
     }
     deliver(std::move(due));
-    auto settled = settle();
+    return settle();
+}
+
+Result<> PciFunction::reset(ResetBy who) {
+    auto done = setup_.io.reset();
+    // A device that the kernel can't reset still loses what the VMM keeps for it.
+    const bool refused = !done && done.error().kind() != ErrorKind::Unsupported;
+    if (refused && who == ResetBy::Guest) {
+        return std::move(done).error().context("resetting the device");
+    }
+    trace::vfio_pci_reset(setup_.env.trace, setup_.name, done.has_value());
+    auto settled = power_on();
     if (done && was_reset_) was_reset_();
     MIG_CHECK(std::move(done), "resetting the device");
     MIG_CHECK(std::move(settled), "after a reset");

@@ -65,6 +65,7 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     uint32_t config_bytes() const override;
     void save_config(migration::SaveStream& out) override;
     Result<> load_config(migration::LoadStream& in) override;
+    Result<> forget_config() override { return power_on(); }
 
  private:
     // A stretch of a BAR that one of these answers for.
@@ -99,7 +100,6 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     void note_used_vectors();
     Outbox take_due(Delivery delivery);
     IrqWiring::Wish irq_wish() const;
-    void power_on();
 
     void fired(uint32_t index, uint32_t vector, const util::EventFd& fd, Delivery delivery);
     void drain_interrupts();
@@ -107,6 +107,8 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     // Brings COMMAND and the interrupts of the device to what the shadow says. One thread does it
     // at a time; others leave it to that one and go on.
     Result<> settle();
+    // All that is kept here, and with it COMMAND and the interrupts of the device.
+    Result<> power_on();
     struct Plan;
     Plan make_plan();
     Result<> carry_out(const Plan& plan);

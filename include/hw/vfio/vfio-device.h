@@ -41,6 +41,9 @@ class VfioConfigState {
     virtual uint32_t config_bytes() const = 0;
     virtual void save_config(migration::SaveStream& out) = 0;
     virtual Result<> load_config(migration::LoadStream& in) = 0;
+    // After a load that came to nothing: as at power-on, without interrupts. The device itself has
+    // been reset, if it could be. On the device's worker.
+    virtual Result<> forget_config() = 0;
 };
 
 // The VM that devices belong to. Outlives them.

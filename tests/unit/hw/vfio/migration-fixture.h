@@ -59,6 +59,10 @@ class FakeConfig final : public vfio::VfioConfigState {
     uint32_t config_bytes() const override { return sizeof(value); }
     void save_config(migration::SaveStream& out) override { out.be32(value); }
     Result<> load_config(migration::LoadStream& in) override;
+    Result<> forget_config() override {
+        value = 0;
+        return {};
+    }
     uint32_t value = 0;
     std::function<void()> loading;  // called by load_config
 };
