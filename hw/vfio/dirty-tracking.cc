@@ -60,6 +60,8 @@ Result<> VfioDirtyTracker::dirty_log_start() {
         member.failure_told = false;
         const Device& device = member.device;
         if (device.source == DirtySource::Nobody || ranges.empty()) continue;
+        // A log that goes on from the last migration can't be started.
+        if (member.stop_failed) stop_log(member);
         trace::vfio_dirty_log_start(env_.trace, device.label, ranges.size());
         auto started = device.worker.run(
             [&] { return device.io.dma_logging_start(ranges, system::kPageSize); });
@@ -77,17 +79,19 @@ Result<> VfioDirtyTracker::dirty_log_start() {
 
 void VfioDirtyTracker::dirty_log_stop() {
     for (Member& member : members_) {
-        if (!std::exchange(member.logging, false)) continue;
-        const Device& device = member.device;
-        trace::vfio_dirty_log_stop(env_.trace, device.label);
-        const auto stopped = device.worker.run([&] { return device.io.dma_logging_stop(); });
-        if (!stopped) {
-            env_.log.log(
-                util::LogLevel::Warning,
-                fmt::format("device {}: stopping the log of its writes to guest memory: {}",
-                            device.label, stopped.error().message()));
-        }
+        if (std::exchange(member.logging, false)) stop_log(member);
     }
+}
+
+void VfioDirtyTracker::stop_log(Member& member) {
+    const Device& device = member.device;
+    trace::vfio_dirty_log_stop(env_.trace, device.label);
+    const auto stopped = device.worker.run([&] { return device.io.dma_logging_stop(); });
+    member.stop_failed = !stopped;
+    if (stopped) return;
+    env_.log.log(util::LogLevel::Warning,
+                 fmt::format("device {}: stopping the log of its writes to guest memory: {}",
+                             device.label, stopped.error().message()));
 }
 
 void VfioDirtyTracker::dirty_log_sync(SyncPhase phase, system::DirtySink& sink) {

@@ -55,10 +55,12 @@ class VfioDirtyTracker final : public system::DirtyTracker {
     struct Member {
         Device device;
         bool logging = false;
+        bool stop_failed = false;  // it may still be logging, though nobody asks
         bool failure_told = false;
     };
     struct Query;
 
+    void stop_log(Member& member);
     void sync_range(const std::vector<Member*>& members, DmaLogRange range,
                     system::DirtySink& sink);
     void report_failed(Member& member, DmaLogRange range, const Error& error);
