@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "hw/test-device.h"
 #include "hw/vfio/container-soft.h"
@@ -16,20 +17,35 @@
 
 namespace ferry::test {
 
-class TestVmDevice {
+// A VFIO device in a TestVm, whatever is behind it.
+class VmDevice {
+ public:
+    virtual ~VmDevice() = default;
+    // What stands for the content of the device: of its own, or the one it was loaded with.
+    virtual uint64_t digest() const = 0;
+    // Where the device really is, past all wrappers.
+    virtual vfio::MigState real_state() = 0;
+    // Of the calls that reach the device.
+    virtual vfio::FaultControl& faults() = 0;
+    // Open ones that the process's table does not show.
+    virtual size_t open_descriptors() { return 0; }
+    // Which rules of the driver's interface were broken.
+    virtual std::vector<std::string> complaints() { return {}; }
+};
+
+class TestVmDevice final : public VmDevice {
  public:
     // `slot` 3 becomes "0000:00:03.0" and the id "dev3".
     TestVmDevice(TestVm& vm, unsigned slot, hw::TestDeviceConfig config = {},
                  vfio::VfioProperties properties = {});
-    ~TestVmDevice();
+    ~TestVmDevice() override;
 
-    uint64_t digest() const { return model_->state_digest(); }
+    uint64_t digest() const override { return model_->state_digest(); }
+    vfio::MigState real_state() override;
+    vfio::FaultControl& faults() override { return *faults_; }
     void change_state(uint64_t bytes) { model_->change_state(bytes); }
-    // Where the device really is, past all wrappers.
-    vfio::MigState real_state();
     // As the guest would.
     Result<> reset();
-    vfio::FaultControl& faults() { return *faults_; }
 
  private:
     TestVm& vm_;

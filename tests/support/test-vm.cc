@@ -105,11 +105,23 @@ Result<> TestVm::on_loop(const std::function<Result<>()>& call) {
     return result;
 }
 
-Result<> TestVm::start() {
+Result<> TestVm::await(const std::function<void(system::Done)>& request) {
     std::optional<Result<>> outcome;
-    loop.run([&] { runstate.start([&](Result<> result) { outcome = std::move(result); }); });
+    loop.run([&] { request([&](Result<> result) { outcome = std::move(result); }); });
     (void)loop.wait_for([&] { return outcome.has_value(); });
     return std::move(*outcome);
+}
+
+Result<> TestVm::start() {
+    return await([this](system::Done done) { runstate.start(std::move(done)); });
+}
+
+Result<> TestVm::pause() {
+    return await([this](system::Done done) { runstate.user_stop(std::move(done)); });
+}
+
+Result<> TestVm::cont() {
+    return await([this](system::Done done) { runstate.user_cont(std::move(done)); });
 }
 
 Result<> TestVm::migrate(std::unique_ptr<migration::MigrationChannel> channel) {

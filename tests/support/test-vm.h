@@ -49,7 +49,12 @@ struct TestVm {
     void fill_ram(uint32_t seed);
     // Runs `call` on the loop and returns its Result.
     Result<> on_loop(const std::function<Result<>()>& call);
+    // Makes a request that ends with a Done and waits for that.
+    Result<> await(const std::function<void(system::Done)>& request);
     Result<> start();
+    // What the commands stop and cont do.
+    Result<> pause();
+    Result<> cont();
     migration::MigrationStatus status() const { return migration->query().status; }
     system::RunState state() const { return runstate.state(); }
     std::string error_desc() const { return migration->query().error_desc.value_or(""); }

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "tests/unit/migration/device-session.h"
+
+namespace ferry::test {
+
+using migration::MigrationStatus;
+using system::RunState;
+using vfio::MigState;
+
+namespace {
+void expect_device(VmDevice& device, MigState state, const std::string& which) {
+    EXPECT_EQ(to_string(device.real_state()), to_string(state)) << which;
+}
+}  // namespace
+
+void Side::settle() {
+    for (const auto& device : devices) device->faults().release();
+    (void)vm.wait_over();
+    (void)vm.loop.wait_for([this] { return !vm.runstate.busy(); });
+}
+
+bool Side::wait_until_held(size_t calls) {
+    return vm.loop.wait_for([&] {
+        size_t held = 0;
+        for (const auto& device : devices) held += device->faults().held().empty() ? 0 : 1;
+        return held == calls;
+    });
+}
+
+SoftSide::SoftSide(util::Clock& clock, RunState initial,
+                   const std::vector<hw::TestDeviceConfig>& configs, uint64_t ram_bytes)
+    : Side(clock, initial, ram_bytes) {
+    constexpr unsigned kFirstSlot = 3;
+    for (unsigned i = 0; i < configs.size(); ++i) {
+        devices.push_back(std::make_unique<TestVmDevice>(vm, kFirstSlot + i, configs[i]));
+    }
+}
+
+hw::TestDeviceConfig small_device() {
+    hw::TestDeviceConfig config;
+    config.state_bytes = 256 * 1024;
+    return config;
+}
+
+void begin_migration(Side& src, Side& dst) {
+    auto [a, b] = migration::make_memory_channel_pair();
+    ASSERT_TRUE(dst.vm.incoming(std::move(b)));
+    ASSERT_TRUE(src.vm.migrate(std::move(a)));
+}
+
+void finish_migration(Side& src, Side& dst) {
+    ASSERT_TRUE(src.vm.wait_over());
+    ASSERT_TRUE(dst.vm.wait_over());
+}
+
+void expect_moved(Side& src, Side& dst, RunState was, const std::string& which) {
+    EXPECT_EQ(src.vm.status(), MigrationStatus::Completed) << which << ": " << src.vm.error_desc();
+    EXPECT_EQ(dst.vm.status(), MigrationStatus::Completed) << which << ": " << dst.vm.error_desc();
+    EXPECT_EQ(to_string(src.vm.state()), to_string(RunState::PostMigrate)) << which;
+    EXPECT_EQ(to_string(dst.vm.state()), to_string(was)) << which;
+    EXPECT_TRUE(same_ram(src.vm, dst.vm)) << which;
+    const MigState rest = was == RunState::Running ? MigState::Running : MigState::Stop;
+    for (size_t i = 0; i < src.devices.size(); ++i) {
+        EXPECT_EQ(src.devices[i]->digest(), dst.devices[i]->digest()) << which << ", device " << i;
+        expect_device(*dst.devices[i], rest, which);
+        expect_device(*src.devices[i], MigState::Stop, which);
+    }
+}
+
+void expect_as_before(Side& src, Side& dst, RunState was, const std::string& which) {
+    EXPECT_EQ(to_string(src.vm.state()), to_string(was)) << which << ": " << src.vm.error_desc();
+    EXPECT_EQ(to_string(dst.vm.state()), to_string(RunState::InMigrate))
+        << which << ": " << dst.vm.error_desc();
+    const MigState rest = was == RunState::Running ? MigState::Running : MigState::Stop;
+    for (const auto& device : src.devices) expect_device(*device, rest, which);
+    for (const auto& device : dst.devices) {
+        // Reset, or as it was opened if the stream never got to it.
+        const MigState state = device->real_state();
+        EXPECT_TRUE(state == MigState::Stop || state == MigState::Running)
+            << which << ": " << to_string(state);
+    }
+}
+
+void DeviceSessionTest::make_pair(const std::vector<hw::TestDeviceConfig>& configs) {
+    dst.reset();
+    src.reset();
+    src = std::make_unique<SoftSide>(clock, RunState::PreLaunch, configs, ram_bytes);
+    dst = std::make_unique<SoftSide>(clock, RunState::InMigrate, configs, ram_bytes);
+    src->vm.fill_ram(7);
+    for (size_t i = 0; i < configs.size(); ++i) src->device(i).change_state(50'000 * (i + 1));
+    ASSERT_TRUE(src->vm.start());
+}
+
+void DeviceSessionTest::set_downtime_limit_ms(uint64_t limit) {
+    ASSERT_TRUE(src->vm.on_loop([&] {
+        migration::Parameters changed = src->vm.migration->parameters();
+        changed.downtime_limit_ms = limit;
+        return src->vm.migration->set_parameters(changed);
+    }));
+}
+
+}  // namespace ferry::test
