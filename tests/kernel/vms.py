@@ -113,6 +113,13 @@ def error_of(vmm):
     return vmm.cmd("query-migrate").get("error-desc", "")
 
 
+def says(vmm, *words):
+    """The error of the migration has these words."""
+    why = error_of(vmm)
+    for word in words:
+        assert word in why, f"{vmm.name} does not say '{word}': {why}"
+
+
 def same_memory(src, dst):
     with open(src.memory_path, "rb") as one, open(dst.memory_path, "rb") as other:
         while True:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Failures of drivers: said with side, device, step and cause; nothing is left behind."""
 
-from harness.soft import faults, soft, wait_states
+from harness.soft import faults, hold, release, soft, wait_held, wait_states
 from harness.vmm import VmmTestCase, migrate, start_migration
 
 CAUSE = "Input/output error"
@@ -124,6 +124,25 @@ class Errors(VmmTestCase):
         (reason,) = vmm.cmd("query-migrate")["blocked-reasons"]
         self.assertIn("d0", reason)
         self.assertIn("broken", reason)
+
+    def test_way_back_that_fails_twice_is_told_and_the_vm_goes_on(self):
+        with self.pair(soft(migration_events=True), memory="16M") as (src, dst):
+            hold(src, "read state")
+            start_migration(src, dst, exit_on_error=False)
+            wait_held(src, "read state")
+            way_back = "arc:pre-copy->running"
+            faults(src, f"fail={way_back}#1:EIO;fail={way_back}#2:EBUSY")
+            src.cmd("migrate_cancel")
+            release(src)
+            src.wait_migration("cancelled")
+            src.wait_run_state("running")
+            dst.wait_migration("failed")
+            words = ("after the migration: device d0: changing from pre-copy to running:", CAUSE,
+                     "at the second try", "Device or resource busy")
+            src.wait_for(lambda: all(word in src.log() for word in words), "the reason in the log")
+            # Begun anew: a session that was given up is worth nothing.
+            migrate(src, dst, uri=f"unix:{self.folder}/again")
+            self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
 
     def test_nothing_is_left_after_failures_on_either_side(self):
         with self.pair(soft(migration_events=True), memory="16M") as (src, dst):
