@@ -515,7 +515,7 @@ MigrationInfo Migration::query() const {
         case MigrationStatus::Completed: break;
     }
     const bool completed = info.status == MigrationStatus::Completed;
-    MigrationInfo::Counters out;
+    MigrationCounters out;
     const AttemptStats& stats = m.stats;
     out.transferred = stats.transferred_bytes;
     out.downtime_bytes = stats.downtime_bytes;

@@ -5,6 +5,7 @@
 
 namespace ferry::monitor {
 
+using migration::MigrationCounters;
 using migration::MigrationInfo;
 using migration::MigrationStatus;
 using migration::Role;
@@ -27,7 +28,7 @@ bool shows_counters(MigrationStatus status) {
     return false;
 }
 
-Json ram_json(const MigrationInfo::Counters& counters) {
+Json ram_json(const MigrationCounters& counters) {
     constexpr uint64_t kPageSize = system::kPageSize;
     return {{"transferred", counters.transferred},
             {"remaining", counters.remaining},
@@ -49,7 +50,7 @@ Json ram_json(const MigrationInfo::Counters& counters) {
 }
 
 void add_counters(Json& out, const MigrationInfo& info) {
-    const MigrationInfo::Counters& counters = *info.counters;
+    const MigrationCounters& counters = *info.counters;
     out["ram"] = ram_json(counters);
     out["total-time"] = counters.total_time_ms;
     out["setup-time"] = counters.setup_time_ms;

@@ -26,22 +26,24 @@
 
 namespace ferry::migration {
 
+// Of the source, while and after it moves data.
+struct MigrationCounters {
+    uint64_t transferred = 0, remaining = 0, total = 0, duplicate = 0, normal = 0;
+    uint64_t dirty_pages_rate = 0, dirty_sync_count = 0;
+    uint64_t precopy_bytes = 0, downtime_bytes = 0;
+    double mbps = 0;
+    uint64_t pages_per_second = 0;
+    uint64_t total_time_ms = 0, setup_time_ms = 0;
+    std::optional<uint64_t> expected_downtime_ms, downtime_ms;
+    std::optional<uint64_t> vfio_transferred;
+};
+
 // What `query-migrate` answers. Times in milliseconds, sizes in bytes.
 struct MigrationInfo {
     Role role = Role::Source;
     MigrationStatus status = MigrationStatus::None;
     std::optional<std::string> error_desc;
-    struct Counters {  // source, while and after it moves data
-        uint64_t transferred = 0, remaining = 0, total = 0, duplicate = 0, normal = 0;
-        uint64_t dirty_pages_rate = 0, dirty_sync_count = 0;
-        uint64_t precopy_bytes = 0, downtime_bytes = 0;
-        double mbps = 0;
-        uint64_t pages_per_second = 0;
-        uint64_t total_time_ms = 0, setup_time_ms = 0;
-        std::optional<uint64_t> expected_downtime_ms, downtime_ms;
-        std::optional<uint64_t> vfio_transferred;
-    };
-    std::optional<Counters> counters;
+    std::optional<MigrationCounters> counters;
     std::optional<MigrationAddress> listening;  // destination
 };
 
