@@ -25,7 +25,9 @@ void TestLoop::post(Task task) {
     {
         const std::lock_guard lock(mutex_);
         tasks_.push_back(std::move(task));
+        ++posts_;
     }
+    posted_.notify_all();
     wake_.signal();
 }
 
@@ -62,7 +64,10 @@ bool TestLoop::wait_for(const std::function<bool()>& condition) {
         run([&] { holds = condition(); });
         if (holds) return true;
         if (std::chrono::steady_clock::now() > deadline) return false;
-        std::this_thread::yield();
+        // Until the loop has something to do. What does not go through it is looked for again.
+        constexpr auto kPeriod = std::chrono::milliseconds(1);
+        std::unique_lock lock(mutex_);
+        posted_.wait_for(lock, kPeriod, [this, before = posts_] { return posts_ != before; });
     }
 }
 

@@ -29,7 +29,8 @@ class TestLoop final : public system::MainLoop {
     // Test's thread. Waits until `call` has run on the loop.
     void run(const std::function<void()>& call);
     // Test's thread. Waits (really, with a generous limit) until `condition` holds; it is evaluated
-    // on the loop thread whenever the loop has done something. False when the limit passed.
+    // on the loop thread whenever something was posted, and now and then. False when the limit
+    // passed.
     bool wait_for(const std::function<bool()>& condition);
     // Looks at the timers again: call after FakeClock::advance().
     void tick();
@@ -51,6 +52,8 @@ class TestLoop final : public system::MainLoop {
     util::Clock& clock_;
     util::EventFd wake_;
     std::mutex mutex_;
+    std::condition_variable posted_;
+    uint64_t posts_ = 0;
     std::deque<Task> tasks_;
     bool closing_ = false;
     // loop thread only

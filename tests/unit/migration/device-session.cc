@@ -84,8 +84,8 @@ void expect_as_before(Side& src, Side& dst, RunState was, const std::string& whi
 void DeviceSessionTest::make_pair(const std::vector<hw::TestDeviceConfig>& configs) {
     dst.reset();
     src.reset();
-    src = std::make_unique<SoftSide>(clock, RunState::PreLaunch, configs, ram_bytes);
-    dst = std::make_unique<SoftSide>(clock, RunState::InMigrate, configs, ram_bytes);
+    src = std::make_unique<SoftSide>(clock, RunState::PreLaunch, configs, kRamBytes);
+    dst = std::make_unique<SoftSide>(clock, RunState::InMigrate, configs, kRamBytes);
     src->vm.fill_ram(7);
     for (size_t i = 0; i < configs.size(); ++i) src->device(i).change_state(50'000 * (i + 1));
     ASSERT_TRUE(src->vm.start());

@@ -66,7 +66,7 @@ class DeviceSessionTest : public testing::Test {
     util::SystemClock clock;
     std::unique_ptr<SoftSide> src;
     std::unique_ptr<SoftSide> dst;
-    uint64_t ram_bytes = TestVm::kRamBytes;
+    static constexpr uint64_t kRamBytes = 1024 * 1024;
 };
 
 }  // namespace ferry::test

@@ -95,7 +95,6 @@ std::vector<Heard> read_messages(ConstBytes bytes) {
 
 class SwitchoverAck : public DeviceSessionTest {
  protected:
-    SwitchoverAck() { ram_bytes = 1024 * 1024; }  // each byte is looked at
     void turn_on() {
         for (TestVm* vm : {&src->vm, &dst->vm}) {
             ASSERT_TRUE(vm->set_capability(Capability::ReturnPath));
