@@ -256,7 +256,8 @@ TEST_F(MonitorTest, SchemaNamesEveryCommandAndEveryTypeItRefersTo) {
             for (const Json& member : entity["members"]) known(member, "type");
         }
     }
-    for (const Json& command : call("query-commands")["return"]) {
+    const Json commands = call("query-commands")["return"];
+    for (const Json& command : commands) {
         EXPECT_EQ(entities.at(command["name"].get<std::string>())["meta-type"], "command");
     }
     const auto members_of = [&](const char* name, const char* which) {
