@@ -28,8 +28,8 @@ bool Side::wait_until_held(size_t calls) {
 }
 
 SoftSide::SoftSide(util::Clock& clock, RunState initial,
-                   const std::vector<hw::TestDeviceConfig>& configs, uint64_t ram_bytes)
-    : Side(clock, initial, ram_bytes) {
+                   const std::vector<hw::TestDeviceConfig>& configs)
+    : Side(clock, initial) {
     constexpr unsigned kFirstSlot = 3;
     for (unsigned i = 0; i < configs.size(); ++i) {
         devices.push_back(std::make_unique<TestVmDevice>(vm, kFirstSlot + i, configs[i]));
@@ -84,8 +84,8 @@ void expect_as_before(Side& src, Side& dst, RunState was, const std::string& whi
 void DeviceSessionTest::make_pair(const std::vector<hw::TestDeviceConfig>& configs) {
     dst.reset();
     src.reset();
-    src = std::make_unique<SoftSide>(clock, RunState::PreLaunch, configs, kRamBytes);
-    dst = std::make_unique<SoftSide>(clock, RunState::InMigrate, configs, kRamBytes);
+    src = std::make_unique<SoftSide>(clock, RunState::PreLaunch, configs);
+    dst = std::make_unique<SoftSide>(clock, RunState::InMigrate, configs);
     src->vm.fill_ram(7);
     for (size_t i = 0; i < configs.size(); ++i) src->device(i).change_state(50'000 * (i + 1));
     ASSERT_TRUE(src->vm.start());

@@ -14,8 +14,9 @@ namespace ferry::test {
 
 // One side: a VM and what is plugged into it.
 struct Side {
-    Side(util::Clock& clock, system::RunState initial, uint64_t ram_bytes = TestVm::kRamBytes)
-        : vm(clock, initial, Guest::Idle, "test-machine", ram_bytes) {}
+    static constexpr uint64_t kRamBytes = 1024 * 1024;  // there are many of them in a sweep
+    Side(util::Clock& clock, system::RunState initial)
+        : vm(clock, initial, Guest::Idle, "test-machine", kRamBytes) {}
     virtual ~Side() { settle(); }
     // Ends all holds and waits until no attempt and no change of the run state is under way.
     void settle();
@@ -29,8 +30,7 @@ struct Side {
 // With software devices; most tests look at the first two.
 struct SoftSide final : Side {
     SoftSide(util::Clock& clock, system::RunState initial,
-             const std::vector<hw::TestDeviceConfig>& configs,
-             uint64_t ram_bytes = TestVm::kRamBytes);
+             const std::vector<hw::TestDeviceConfig>& configs);
     TestVmDevice& device(size_t index) { return static_cast<TestVmDevice&>(*devices.at(index)); }
     TestVmDevice& a() { return device(0); }
     TestVmDevice& b() { return device(1); }
@@ -66,7 +66,6 @@ class DeviceSessionTest : public testing::Test {
     util::SystemClock clock;
     std::unique_ptr<SoftSide> src;
     std::unique_ptr<SoftSide> dst;
-    static constexpr uint64_t kRamBytes = 1024 * 1024;
 };
 
 }  // namespace ferry::test

@@ -12,8 +12,6 @@ using enum CallRule::Failure;
 
 using Rules = std::vector<CallRule>;
 
-constexpr uint64_t kRamBytes = 1024 * 1024;
-
 // What any source asks its device.
 const Rules kAlways = {
     {"start dma log", EndsAttempt, "starting the log of its writes to guest memory"},
@@ -65,7 +63,7 @@ class DeviceFailures : public testing::Test {
         FailureSweep({.make_side =
                           [this](RunState initial) {
                               auto side = std::make_unique<SoftSide>(
-                                  clock_, initial, std::vector(2, small_device()), kRamBytes);
+                                  clock_, initial, std::vector(2, small_device()));
                               if (initial == RunState::PreLaunch) side->a().change_state(100'000);
                               return side;
                           },

@@ -13,8 +13,6 @@ using enum CallRule::Failure;
 
 using Rules = std::vector<CallRule>;
 
-constexpr uint64_t kRamBytes = 1024 * 1024;
-
 std::string feature(const std::string& what) {
     return "ioctl(VFIO_DEVICE_FEATURE, " + what + ")";
 }
@@ -77,7 +75,7 @@ class KernelFailures : public testing::Test {
  protected:
     // A kernel device, whose driver in the guest uses it, beside a software device.
     std::unique_ptr<Side> make_side(RunState initial) {
-        auto side = std::make_unique<Side>(clock_, initial, kRamBytes);
+        auto side = std::make_unique<Side>(clock_, initial);
         auto device = std::make_unique<TestVmKernelDevice>(side->vm, 3);
         if (initial == RunState::PreLaunch) {
             device->set_image(std::vector(30'000, std::byte{0x5a}),

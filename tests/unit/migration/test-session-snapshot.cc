@@ -16,8 +16,6 @@ using migration::FileAddress;
 using system::RunState;
 using vfio::MigState;
 
-constexpr uint64_t kRamBytes = 1024 * 1024;
-
 class DeviceSnapshot : public testing::Test {
  protected:
     DeviceSnapshot() {
@@ -30,8 +28,8 @@ class DeviceSnapshot : public testing::Test {
 
     // With memory and devices of its own content.
     std::unique_ptr<SoftSide> make_vm(uint32_t seed, RunState state = RunState::Running) {
-        auto vm = std::make_unique<SoftSide>(clock_, RunState::PreLaunch,
-                                             std::vector(2, small_device()), kRamBytes);
+        auto vm =
+            std::make_unique<SoftSide>(clock_, RunState::PreLaunch, std::vector(2, small_device()));
         vm->vm.fill_ram(seed);
         vm->a().change_state(1000 * seed);
         EXPECT_TRUE(vm->vm.start());
