@@ -24,7 +24,7 @@ struct DescribedField {
     uint64_t size = 0;   // of one element
     uint64_t count = 1;  // elements of an array
     // What one element is made of; empty, or one that adds up to `size`.
-    std::vector<DescribedBody> structure = {};
+    std::vector<DescribedBody> structure;
 };
 
 // A vmstate: its fields, then its subsections.
