@@ -19,3 +19,11 @@ html_theme = "alabaster"
 html_theme_options = {"page_width": "1100px", "sidebar_width": "220px", "fixed_sidebar": "true"}
 html_show_sourcelink = False
 html_copy_source = False
+
+# One page for each program, out of its page in docs/tools.
+man_pages = [
+    ("tools/ferry-vmm", "ferry-vmm", "hypervisor whose VMs live-migrate", author, 1),
+    ("tools/ferryctl", "ferryctl", "controls and migrates a VM by its QMP monitor", author, 1),
+    ("tools/ferry-stream", "ferry-stream", "prints and checks migration streams", author, 1),
+]
+man_show_urls = False

@@ -15,6 +15,7 @@ struct SocketAddress {
     sockaddr_storage storage{};
     socklen_t length = 0;
 
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the C API wants it
     const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
     sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
     int family() const { return storage.ss_family; }

@@ -9,6 +9,7 @@
 namespace ferry::migration {
 
 void GlobalState::store(system::RunState state) {
+    stored_ = state;
     const std::string_view name = system::to_string(state);
     name_.fill(std::byte{0});
     std::ranges::copy(bytes_of(name), name_.begin());
@@ -27,6 +28,11 @@ Result<> GlobalState::parse() {
     return {};
 }
 
+bool GlobalState::needed() const {
+    return sent_ == Sent::Always ||
+           (stored_ != system::RunState::Running && stored_ != system::RunState::Paused);
+}
+
 const VMStateDescription& GlobalState::description() {
     static const VMStateDescription kDescription =
         VMState<GlobalState>("globalstate", 1, 1)
@@ -35,6 +41,7 @@ const VMStateDescription& GlobalState::description() {
             .field("has_vm_was_suspended", &GlobalState::has_was_suspended_)
             .field("vm_was_suspended", &GlobalState::was_suspended_)
             .unused(66)
+            .needed([](const GlobalState& state) { return state.needed(); })
             .post_load([](GlobalState& state, uint32_t) { return state.parse(); })
             .build();
     return kDescription;

@@ -56,7 +56,15 @@ void IncomingSession::thread_main() {
     for (size_t i = 0; i < set_up_; ++i) {
         if (auto* handlers = vm_.registry.entries()[i]->handlers) handlers->load_cleanup(outcome);
     }
-    if (!result) report_failure(result.error());
+    if (!result) {
+        report_failure(result.error());
+        if (owner_ == Owner::Us) {  // the source tells its own user
+            result = std::move(result).error().context(
+                "the VM was handed over to here, but does not start. It is stopped on both sides: "
+                "resume one of them with 'cont'");
+        }
+        result = std::move(result).error().context("destination");
+    }
     if (writer_ && result) writer_->send_shut(0);
     close_return_path();
     vm_.stats.end_ns = vm_.env.clock.now().count();
@@ -94,7 +102,7 @@ Result<> IncomingSession::load() {
     const util::ScopedSpan span(vm_.env.timeline, "vm", "load");
     source_ = std::make_unique<WatchedSource>(*channel_, *watch_);
     stream_ = std::make_unique<LoadStream>(*source_);
-    MIG_CHECK(load_header(*stream_, vm_.identity));
+    MIG_TRY(refusal_, load_header(*stream_, vm_.identity));
     if (capabilities_.has(Capability::SwitchoverAck)) {
         for (const auto& entry : vm_.registry.entries()) {
             if (entry->handlers != nullptr && entry->handlers->switchover_ack_needed()) {
@@ -105,8 +113,9 @@ Result<> IncomingSession::load() {
     return load_elements(*stream_, vm_.registry, *this);
 }
 
-// After the return path was opened, so that the source learns why a device refuses.
+// After the return path was opened, so that the source learns why this VM or a device refuses.
 Result<> IncomingSession::first_section() {
+    if (refusal_) return std::move(*refusal_);
     for (const auto& entry : vm_.registry.entries()) {
         ++set_up_;
         if (entry->handlers == nullptr) continue;
@@ -213,15 +222,11 @@ Result<> IncomingSession::start_vm() {
                               was == RunState::Shutdown || was == RunState::PostMigrate;
             return done(vm_.runstate.set_state(sane ? was : RunState::Paused));
         }
+        vm_.runstate.set_was_suspended(was == RunState::Suspended);
         if (!vm_.runstate.autostart()) return done(vm_.runstate.set_state(RunState::Paused));
         vm_.runstate.start([this, done = std::move(done)](Result<> started) mutable {
             if (started) return done({});
             Error error = std::move(started).error().context("starting the VM");
-            if (owner_ == Owner::Us) {
-                error = std::move(error).context(
-                    "the VM was handed over to here, but does not start. It is stopped on both "
-                    "sides: resume one of them with 'cont'");
-            }
             if (auto paused = vm_.runstate.set_state(RunState::Paused); !paused) {
                 error.attach_in_place(std::move(paused).error());
             }

@@ -78,6 +78,7 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     std::unique_ptr<WatchedSource> source_;
     std::unique_ptr<LoadStream> stream_;
     std::unique_ptr<ReturnPathWriter> writer_;
+    std::optional<Error> refusal_;  // of the stream's header, until it can be told
     PeerFeatures agreed_;
     size_t acks_missing_ = 0;
     size_t set_up_ = 0;  // registry entries whose load_cleanup is owed

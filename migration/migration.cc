@@ -67,6 +67,7 @@ struct Migration::Impl {
                         const std::lock_guard lock(mutex);
                         return parameters;
                     },
+                .stream = stream,
                 .status = status,
                 .stats = stats,
                 .ram = ram_stats};
@@ -117,6 +118,7 @@ struct Migration::Impl {
     AttemptStats stats;
     RamStats ram_stats;
     GlobalState global_state;
+    StreamOptions stream;
     StatusMachine source_status;
     StatusMachine destination_status;
     SessionContext source;
@@ -318,6 +320,17 @@ Result<std::unique_ptr<Migration>> Migration::create(Deps deps) {
     return std::unique_ptr<Migration>(new Migration(std::move(impl)));
 }
 
+void Migration::set_stream_options(StreamOptions options) {
+    impl_->stream = options;
+    impl_->global_state.set_sent(options.global_state == StreamOptions::Sent::Yes
+                                     ? GlobalState::Sent::Always
+                                     : GlobalState::Sent::WhenNeeded);
+}
+
+StreamOptions Migration::stream_options() const {
+    return impl_->stream;
+}
+
 const Capabilities& Migration::capabilities() const {
     return impl_->capabilities;
 }
@@ -343,6 +356,7 @@ Result<> Migration::set_parameters(const Parameters& wanted) {
     for (const ParameterInfo& info : parameter_table()) {
         MIG_CHECK(set_parameter(checked, info.name, wanted.*info.value));
     }
+    MIG_CHECK(check_parameters(checked));
     const std::lock_guard lock(impl_->mutex);
     impl_->parameters = checked;
     return {};
@@ -539,6 +553,7 @@ MigrationInfo Migration::query() const {
             seconds > 0 ? static_cast<double>(out.transferred) * kBitsPerByte / seconds / 1e6 : 0;
     } else {
         out.expected_downtime_ms = stats.expected_downtime_ms;
+        out.cpu_throttle_percentage = stats.cpu_throttle_percentage;
         out.mbps = static_cast<double>(stats.bandwidth_bytes_per_s) * kBitsPerByte / 1e6;
     }
     if (m.deps.device_state.in_play()) out.vfio_transferred = m.deps.device_state.bytes_sent();

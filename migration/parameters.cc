@@ -18,6 +18,12 @@ constexpr std::array kTable = {
     ParameterInfo{"avail-switchover-bandwidth", &Parameters::avail_switchover_bandwidth_bytes_per_s,
                   0, kAnySize, " bytes/second"},
     ParameterInfo{"downtime-limit", &Parameters::downtime_limit_ms, 0, 2'000'000, " ms"},
+    ParameterInfo{"throttle-trigger-threshold", &Parameters::throttle_trigger_threshold, 1, 100,
+                  ""},
+    ParameterInfo{"cpu-throttle-initial", &Parameters::cpu_throttle_initial, 1, 99, ""},
+    ParameterInfo{"cpu-throttle-increment", &Parameters::cpu_throttle_increment, 1, 99, ""},
+    ParameterInfo{"cpu-throttle-tailslow", &Parameters::cpu_throttle_tailslow, 0, 1, ""},
+    ParameterInfo{"max-cpu-throttle", &Parameters::max_cpu_throttle, 1, 99, ""},
     ParameterInfo{"x-peer-timeout", &Parameters::x_peer_timeout_ms, 1'000, 86'400'000, " ms"},
 };
 
@@ -45,6 +51,15 @@ Result<> set_parameter(Parameters& parameters, std::string_view name, uint64_t v
                           with_underscores(name), found->minimum, found->maximum);
     }
     parameters.*(found->value) = value;
+    return {};
+}
+
+Result<> check_parameters(const Parameters& wanted) {
+    if (wanted.max_cpu_throttle < wanted.cpu_throttle_initial) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "Parameter 'max_cpu_throttle' expects an integer in the range of "
+                          "cpu_throttle_initial to 99");
+    }
     return {};
 }
 

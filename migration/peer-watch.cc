@@ -9,6 +9,21 @@ namespace {
 constexpr util::Nanoseconds kPeriod = std::chrono::milliseconds(200);
 }
 
+OpenWatch::OpenWatch(system::MainLoop& loop, util::Env& env, const util::EventFd& cancel,
+                     std::function<uint64_t()> limit_ms)
+    : env_(env),
+      cancel_(cancel),
+      limit_ms_(std::move(limit_ms)),
+      begin_(env.clock.now()),
+      timer_(loop.every(kPeriod, [this] { tick(); })) {}
+
+void OpenWatch::tick() {
+    const uint64_t limit = limit_ms_();
+    if (limit == 0 || env_.clock.now() - begin_ < std::chrono::milliseconds(limit)) return;
+    expired_ms_.store(limit, std::memory_order_release);
+    cancel_.signal();
+}
+
 PeerWatch::PeerWatch(system::MainLoop& loop, util::Env& env, MigrationChannel& channel,
                      std::string_view peer, std::function<uint64_t()> limit_ms)
     : env_(env),

@@ -10,8 +10,30 @@
 #include "migration/channel.h"
 #include "system/main-loop.h"
 #include "util/env.h"
+#include "util/event-fd.h"
 
 namespace ferry::migration {
+
+// The same before there is a channel: signals `cancel` when opening one takes too long.
+class OpenWatch {
+ public:
+    // Loop thread. `limit_ms` 0 means for ever.
+    OpenWatch(system::MainLoop& loop, util::Env& env, const util::EventFd& cancel,
+              std::function<uint64_t()> limit_ms);
+
+    // The limit that was reached; 0: none. Any thread.
+    uint64_t expired_ms() const { return expired_ms_.load(std::memory_order_acquire); }
+
+ private:
+    void tick();
+
+    util::Env& env_;
+    const util::EventFd& cancel_;
+    std::function<uint64_t()> limit_ms_;
+    const util::Nanoseconds begin_;
+    std::atomic<uint64_t> expired_ms_ = 0;
+    util::Registration timer_;
+};
 
 class PeerWatch {
  public:

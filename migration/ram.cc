@@ -149,6 +149,7 @@ void RamHandlers::reset_stats() {
     stats_.zero_pages = zero_pages_ = 0;
     stats_.normal_pages = normal_pages_ = 0;
     stats_.dirty_sync_count = 0;
+    stats_.dirtied_pages = 0;
     stats_.untracked_bytes = 0;
     dirty_rate_.begin(env_.clock.now());
     send_rate_.begin(env_.clock.now());
@@ -187,6 +188,7 @@ void RamHandlers::save_cleanup(Outcome) noexcept {
 
 void RamHandlers::sync(SyncPhase phase) {
     const uint64_t found = map_->sync(phase);
+    stats_.dirtied_pages += found;
     const uint64_t count = ++stats_.dirty_sync_count;
     stats_.untracked_bytes = map_->untracked_pages() * kPageSize;
     stats_.remaining_bytes = map_->pending_pages() * kPageSize;
@@ -269,11 +271,14 @@ Result<> RamHandlers::save_live_complete_precopy(SaveStream& out) {
         const util::ScopedSpan span(env_.timeline, "ram", "dirty-sync");
         sync(SyncPhase::Final);
     }
+    util::ScopedSpan span(env_.timeline, "ram", "save");
+    const uint64_t begin = out.position();
     map_->add_untracked();
     while (map_->dirty_pages() != 0) {
         MIG_CHECK(send_batch(out));
     }
     out.be64(kRamEos);
+    span.add_bytes(out.position() - begin);
     return {};
 }
 

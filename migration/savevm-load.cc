@@ -31,12 +31,19 @@ std::string to_text(const Uuid& uuid) {
 struct ConfigurationReader {
     LoadStream& in;
     const StreamIdentity& ours;
+    std::optional<Error> refusal;  // the first one
+
+    template <typename... Args>
+    void refuse(ErrorKind kind, fmt::format_string<Args...> format, Args&&... args) {
+        if (refusal) return;
+        refusal = Error(kind, fmt::format(format, std::forward<Args>(args)...));
+    }
 
     Result<> page_bits() {
         MIG_TRY(const uint32_t bits, in.be32());
         if (bits >= 64 || uint64_t{1} << bits != system::kPageSize) {
-            return make_error(ErrorKind::Protocol, "the source has pages of 2^{} bytes, we of {}",
-                              bits, system::kPageSize);
+            refuse(ErrorKind::Protocol, "the source has pages of 2^{} bytes, we of {}", bits,
+                   system::kPageSize);
         }
         return {};
     }
@@ -48,20 +55,23 @@ struct ConfigurationReader {
             return make_error(ErrorKind::LimitExceeded, "{} capabilities, at most {}", count,
                               kCapabilityCount);
         }
-        if (count == 0) return {};
-        MIG_TRY(const std::string name, in.str8());
-        MIG_TRY(const Capability capability, capability_from_name(name));
-        return make_error(ErrorKind::Unsupported,
-                          "the source has capability '{}' on, which is not supported here",
-                          to_string(capability));
+        for (uint32_t i = 0; i < count; ++i) {
+            MIG_TRY(const std::string name, in.str8());
+            MIG_TRY(const Capability capability, capability_from_name(name));
+            refuse(ErrorKind::Unsupported,
+                   "the source has capability '{}' on, which is not supported here",
+                   to_string(capability));
+        }
+        return {};
     }
 
     Result<> uuid() {
         Uuid theirs{};
         MIG_CHECK(in.bytes(theirs));
         if (!ours.uuid || *ours.uuid == theirs) return {};
-        return make_error(ErrorKind::Protocol, "the source's UUID is {}, this VM's is {}",
-                          to_text(theirs), to_text(*ours.uuid));
+        refuse(ErrorKind::Protocol, "the source's UUID is {}, this VM's is {}", to_text(theirs),
+               to_text(*ours.uuid));
+        return {};
     }
 };
 
@@ -76,7 +86,8 @@ constexpr std::array kConfigurationParts = {
 };
 constexpr uint32_t kConfigurationPartVersion = 1;
 
-Result<> load_configuration_parts(LoadStream& in, const StreamIdentity& ours) {
+Result<> load_configuration_parts(ConfigurationReader& reader) {
+    LoadStream& in = reader.in;
     constexpr auto kMark = std::byte{static_cast<uint8_t>(Element::Subsection)};
     size_t parts = 0;
     for (;;) {
@@ -93,12 +104,11 @@ Result<> load_configuration_parts(LoadStream& in, const StreamIdentity& ours) {
             return make_error(ErrorKind::Protocol, "unknown subsection '{}' version {}", name,
                               version);
         }
-        ConfigurationReader reader{in, ours};
         MIG_CHECK((reader.*known->read)(), "subsection '{}'", name);
     }
 }
 
-Result<> load_configuration(LoadStream& in, const StreamIdentity& identity) {
+Result<std::optional<Error>> load_configuration(LoadStream& in, const StreamIdentity& identity) {
     MIG_TRY(const uint8_t element, in.u8());
     if (element != static_cast<uint8_t>(Element::Configuration)) {
         return make_error(ErrorKind::Protocol, "missing, element {:#x} came instead", element);
@@ -110,11 +120,13 @@ Result<> load_configuration(LoadStream& in, const StreamIdentity& identity) {
     }
     std::string machine(length, '\0');
     MIG_CHECK(in.bytes(std::as_writable_bytes(std::span(machine))), "machine name");
+    ConfigurationReader reader{in, identity, {}};
     if (machine != identity.machine_name) {
-        return make_error(ErrorKind::Protocol, "the source is machine '{}', this one is '{}'",
-                          machine, identity.machine_name);
+        reader.refuse(ErrorKind::Protocol, "the source is machine '{}', this one is '{}'", machine,
+                      identity.machine_name);
     }
-    return load_configuration_parts(in, identity);
+    MIG_CHECK(load_configuration_parts(reader));
+    return std::move(reader.refusal);
 }
 
 // --- Elements
@@ -333,7 +345,7 @@ Result<> load_description(LoadStream& in) {
 
 }  // namespace
 
-Result<> load_header(LoadStream& in, const StreamIdentity& identity) {
+Result<std::optional<Error>> load_header(LoadStream& in, const StreamIdentity& identity) {
     MIG_TRY(const uint32_t magic, in.be32(), "stream header");
     if (magic != kStreamMagic) {
         return make_error(ErrorKind::Protocol, "not a migration stream: it begins with {:#010x}",
@@ -347,8 +359,9 @@ Result<> load_header(LoadStream& in, const StreamIdentity& identity) {
         return make_error(ErrorKind::Protocol, "stream version {} is not supported, only {}",
                           version, kStreamVersion);
     }
-    MIG_CHECK(load_configuration(in, identity), "configuration section");
-    return {};
+    MIG_TRY(auto refusal, load_configuration(in, identity), "configuration section");
+    if (refusal) refusal = std::move(*refusal).context("configuration section");
+    return refusal;
 }
 
 Result<> load_elements(LoadStream& in, SaveVMRegistry& registry, LoadEvents& events) {

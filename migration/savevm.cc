@@ -12,7 +12,7 @@ namespace ferry::migration {
 
 namespace {
 
-constexpr size_t kMaxName = 255;                 // one length byte
+constexpr size_t kMaxName = 127;                 // readers take the length byte as signed
 constexpr size_t kPlainStateBuffer = 16 * 1024;  // more is written in pieces
 
 void put_element(SaveStream& out, Element element) {
@@ -33,6 +33,7 @@ Result<> check_name(const std::string& idstr) {
 struct CapturedState {
     std::vector<std::byte> body;
     std::string description;
+    enum class Sent : bool { No, Yes } sent = Sent::Yes;
 };
 
 // In the order of the registry. One visit to the main loop for all: the VM stands still, so there
@@ -45,6 +46,10 @@ Result<std::vector<CapturedState>> capture_plain_devices(const SaveVMRegistry& r
                                 for (const auto& entry : registry.entries()) {
                                     if (!entry->plain) continue;
                                     const auto& plain = *entry->plain;
+                                    if (!plain.description->needed(plain.object)) {
+                                        captured.push_back({{}, {}, CapturedState::Sent::No});
+                                        continue;
+                                    }
                                     MemorySink body;
                                     SaveStream out(body, kPlainStateBuffer);
                                     plain.description->save(plain.object, out);
@@ -87,6 +92,8 @@ Result<util::Registration> SaveVMRegistry::insert(std::unique_ptr<Entry> entry) 
         return make_error(ErrorKind::InvalidArgument, "section '{}' instance {} exists already",
                           section.idstr, section.instance_id);
     }
+    // QEMU, reading PART and END, takes 0 for any handler whose START has not come.
+    if (entry->handlers != nullptr) next_section_id_ = std::max(next_section_id_, 1U);
     entry->section_id = next_section_id_++;
     entry->trace = trace_;
     const Entry* key = entry.get();
@@ -169,7 +176,9 @@ Result<> save_one_shot_states(SaveStream& out, const SaveVMRegistry& registry,
     VmDescription description(identity);
     for (const auto& entry : registry.entries()) {
         const SectionId& section = entry->section();
-        if (entry->plain) {
+        if (entry->plain && next->sent == CapturedState::Sent::No) {
+            ++next;
+        } else if (entry->plain) {
             MIG_CHECK(save_section(out, *entry, SectionKind::Full, [&](SaveStream& to) -> Result<> {
                 to.bytes(next->body);
                 return {};

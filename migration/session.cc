@@ -9,6 +9,7 @@ void AttemptStats::reset() {
     bandwidth_bytes_per_s = 0;
     pages_per_second = 0;
     expected_downtime_ms = 0;
+    cpu_throttle_percentage = 0;
     begin_ns = 0;
     setup_end_ns = 0;
     pause_begin_ns = 0;

@@ -29,6 +29,7 @@ struct AttemptStats {
     std::atomic<uint64_t> bandwidth_bytes_per_s = 0;
     std::atomic<uint64_t> pages_per_second = 0;
     std::atomic<uint64_t> expected_downtime_ms = 0;
+    std::atomic<unsigned> cpu_throttle_percentage = 0;  // 0: none
     std::atomic<int64_t> begin_ns = 0;
     std::atomic<int64_t> setup_end_ns = 0;
     std::atomic<int64_t> pause_begin_ns = 0;
@@ -48,6 +49,7 @@ struct SessionContext {
     StreamIdentity identity;
     GlobalState& global_state;               // loop thread
     std::function<Parameters()> parameters;  // the present ones, any thread
+    const StreamOptions& stream;             // does not change during an attempt
     StatusMachine& status;
     AttemptStats& stats;
     RamStats& ram;

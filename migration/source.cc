@@ -19,6 +19,17 @@ constexpr util::Nanoseconds kKeepAlivePeriod = std::chrono::milliseconds(250);
 Error cancelled() {
     return make_error(ErrorKind::Cancelled, "migration cancelled");
 }
+
+// The others name the side that failed, or nobody did.
+bool is_our_own(const Error& error) {
+    switch (error.kind()) {
+        case ErrorKind::PeerClosed:
+        case ErrorKind::PeerFailed:
+        case ErrorKind::Cancelled: return false;
+        default: return true;
+    }
+}
+
 }  // namespace
 
 OutgoingSession::OutgoingSession(SessionContext& vm, Capabilities caps, Mode mode,
@@ -44,12 +55,19 @@ Result<std::unique_ptr<OutgoingSession>> OutgoingSession::start(SessionContext& 
     for (const auto& entry : vm.registry.entries()) {
         if (entry->handlers != nullptr) MIG_CHECK(entry->handlers->save_prepare(*session));
     }
+    // Asked for nothing, to hear whether it can be done.
+    if (caps.has(Capability::AutoConverge)) {
+        MIG_CHECK(vm.runstate.set_throttle(0), "auto-converge");
+    }
     vm.stats.reset();
     vm.stats.begin_ns = vm.env.clock.now().count();
     vm.stats.expected_downtime_ms = session->parameters_.downtime_limit_ms;
     vm.env.timeline.clear();
     vm.device_state.reset_bytes_sent();
     MIG_CHECK(vm.status.advance(MigrationStatus::Setup));
+    session->open_watch_ =
+        std::make_unique<OpenWatch>(vm.loop, vm.env, session->cancel_event_,
+                                    [&vm] { return vm.parameters().x_peer_timeout_ms; });
     auto thread = util::start_thread(
         "mig/src/main", [raw = session.get()](const std::stop_token&) { raw->thread_main(); });
     if (!thread) {
@@ -67,13 +85,13 @@ Result<std::unique_ptr<OutgoingSession>> OutgoingSession::start(SessionContext& 
 
 void OutgoingSession::cancel() {
     const std::lock_guard lock(mutex_);
-    if (progress_.cancelled || progress_.handed_over) return;
+    if (progress_.cancelled || progress_.stage == Stage::HandedOver) return;
     if (!vm_.status.advance(MigrationStatus::Cancelling)) return;  // it is just ending
     progress_.cancelled = true;
     changed_.notify_all();
     cancel_event_.signal();
     // A peer that may hold everything is told in words; see tell_that_the_vm_stays().
-    if (shared_channel_ != nullptr && !progress_.awaits_ready) {
+    if (shared_channel_ != nullptr && progress_.stage != Stage::Offered) {
         shared_channel_->shutdown(cancelled());
     }
 }
@@ -92,15 +110,19 @@ Result<> OutgoingSession::continue_switchover(MigrationStatus state) {
 
 bool OutgoingSession::handed_over() const {
     const std::lock_guard lock(mutex_);
-    return progress_.handed_over;
+    return progress_.stage == Stage::HandedOver;
 }
 
 // --- the phases
 
 void OutgoingSession::thread_main() {
     Result<> outcome = run();
+    auto_converge_.reset();
     if (!outcome && outcome.error().kind() == ErrorKind::PeerClosed) {
         outcome = hear_last_words(std::move(outcome).error());
+    }
+    if (!outcome && is_our_own(outcome.error()) && channel_) {
+        outcome = std::move(outcome).error().context("source");
     }
     trace::migration_thread_outcome(vm_.env.trace, outcome ? "success" : outcome.error().message());
     if (!outcome || mode_ == Mode::Snapshot) {
@@ -126,10 +148,11 @@ void OutgoingSession::thread_main() {
         if (channel_) channel_->shutdown(cancelled());
         reader_.reset();  // its thread uses the watch
         watch_.reset();
+        open_watch_.reset();
         {
             const std::lock_guard lock(mutex_);
             shared_channel_ = nullptr;
-            if (!outcome && progress_.cancelled && !progress_.handed_over) {
+            if (!outcome && progress_.cancelled && progress_.stage != Stage::HandedOver) {
                 outcome = outcome.error().kind() == ErrorKind::Cancelled
                               ? std::move(outcome)
                               : Result<>(cancelled().attach(std::move(outcome).error()));
@@ -146,7 +169,7 @@ Error OutgoingSession::hear_last_words(Error closed) {
     watch_->expect(PeerWatch::Expect::Bytes);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return progress_.rp_end.has_value(); });
-    if (progress_.handed_over) return closed;
+    if (progress_.stage == Stage::HandedOver) return closed;
     if (!progress_.peer_reason && !progress_.shut) {
         return std::move(closed).context("the destination was lost");
     }
@@ -179,6 +202,12 @@ Result<> OutgoingSession::open() {
         channel_ = std::move(*channel);
     } else {
         outcome = std::move(channel).error();
+        if (const uint64_t limit = open_watch_->expired_ms(); limit != 0) {
+            outcome =
+                make_error(ErrorKind::PeerFailed,
+                           "no connection to the destination within {} ms (x-peer-timeout)", limit)
+                    .attach(std::move(outcome).error());
+        }
     }
     if (callbacks_.opened) {
         Result<> told;
@@ -196,6 +225,7 @@ Result<> OutgoingSession::open() {
         shared_channel_ = channel_.get();
     }
     return system::run_on_loop(vm_.loop, [this]() -> Result<> {
+        open_watch_.reset();
         watch_ = std::make_unique<PeerWatch>(vm_.loop, vm_.env, *channel_, "the destination",
                                              [this] { return vm_.parameters().x_peer_timeout_ms; });
         return {};
@@ -216,7 +246,7 @@ Result<> OutgoingSession::open_return_path() {
 }
 
 Result<> OutgoingSession::setup() {
-    const util::ScopedSpan span(vm_.env.timeline, "vm", "setup");
+    util::ScopedSpan span(vm_.env.timeline, "vm", "setup");
     watch_->expect(PeerWatch::Expect::Movement);
     save_header(*stream_, identity_);
     MIG_CHECK(open_return_path());
@@ -230,6 +260,7 @@ Result<> OutgoingSession::setup() {
         MIG_CHECK(check_alive());
     }
     MIG_CHECK(stream_->flush());
+    span.add_bytes(stream_->position());
     vm_.stats.setup_end_ns = vm_.env.clock.now().count();
     return vm_.status.advance(MigrationStatus::Active);
 }
@@ -273,17 +304,22 @@ bool OutgoingSession::may_switch_over() const {
 }
 
 Result<> OutgoingSession::iterate() {
-    const util::ScopedSpan span(vm_.env.timeline, "vm", "pre-copy");
+    util::ScopedSpan span(vm_.env.timeline, "vm", "pre-copy");
+    if (mode_ == Mode::Live && capabilities_.has(Capability::AutoConverge)) {
+        auto_converge_.emplace(vm_).begin(stream_->position());
+    }
     for (;;) {
         MIG_CHECK(check_alive());
         if (mode_ == Mode::Live) {
             MIG_TRY(const uint64_t left, pending());
+            if (auto_converge_) MIG_CHECK(auto_converge_->update(stream_->position()));
             if (left <= threshold() && may_switch_over()) return {};
         }
         const uint64_t before = stream_->position();
         MIG_CHECK(send_round());
         const auto now = vm_.env.clock.now();
         const uint64_t moved = stream_->position() - before;
+        span.add_bytes(moved);
         // An empty PART per handler is all that was sent.
         const bool idle = moved < 64 * vm_.registry.entries().size();
         if (mode_ == Mode::Snapshot) {
@@ -364,11 +400,13 @@ Result<> OutgoingSession::wait_for_continue() {
 }
 
 Result<> OutgoingSession::complete() {
-    const util::ScopedSpan span(vm_.env.timeline, "vm", "save");
+    util::ScopedSpan span(vm_.env.timeline, "vm", "save");
     if (mode_ == Mode::Snapshot) MIG_CHECK(vm_.status.advance(MigrationStatus::Device));
     watch_->expect(PeerWatch::Expect::Movement);
     const uint64_t begin = stream_->position();
-    save_command(*stream_, Command::SwitchoverStart);
+    if (vm_.stream.switchover_start == StreamOptions::Sent::Yes) {
+        save_command(*stream_, Command::SwitchoverStart);
+    }
     for (const auto& entry : vm_.registry.entries()) {
         if (entry->handlers == nullptr) continue;
         SaveVMHandlers& handlers = *entry->handlers;
@@ -381,6 +419,7 @@ Result<> OutgoingSession::complete() {
     MIG_CHECK(save_one_shot_states(*stream_, vm_.registry, identity_), "switchover");
     MIG_CHECK(stream_->flush());
     vm_.stats.downtime_bytes = stream_->position() - begin;
+    span.add_bytes(vm_.stats.downtime_bytes);
     publish_progress();
     return {};
 }
@@ -391,7 +430,14 @@ Result<> OutgoingSession::hand_over() {
         // From here on the bytes are all there is to know; a later cancel came too late.
         const std::lock_guard lock(mutex_);
         if (progress_.cancelled) return cancelled();
-        progress_.handed_over = mode_ == Mode::Live;
+        if (mode_ != Mode::Live) return {};
+        progress_.stage = Stage::HandedOver;
+        if (channel_->features().duplex) {
+            vm_.env.log.log(util::LogLevel::Warning,
+                            "migration: all was sent, but nobody confirms that the destination "
+                            "runs the VM (capability return-path is off): look there before this "
+                            "process ends");
+        }
         return {};
     }
     MIG_TRY(const PeerFeatures features, peer_features());
@@ -403,7 +449,7 @@ Result<> OutgoingSession::hand_over() {
     {
         const std::lock_guard lock(mutex_);
         if (progress_.cancelled) return cancelled();
-        progress_.awaits_ready = true;
+        progress_.stage = Stage::Offered;
     }
     trace::migration_handover(vm_.env.trace, "awaiting READY");
     {
@@ -420,13 +466,12 @@ Result<> OutgoingSession::hand_over() {
         "does, quit this process"));
 }
 
-// The point of no return: whoever sets handed_over first under the lock, cancel or this, wins.
+// The point of no return: whoever comes first under the lock, cancel or this, wins.
 Result<> OutgoingSession::send_go() {
     {
         const std::lock_guard lock(mutex_);
         if (progress_.cancelled) return cancelled();
-        progress_.handed_over = true;
-        progress_.go_sent = true;
+        progress_.stage = Stage::HandedOver;
     }
     trace::migration_handover(vm_.env.trace, "GO");
     save_command(*stream_, Command::Go);
@@ -440,16 +485,16 @@ Result<> OutgoingSession::send_go() {
 Result<> OutgoingSession::await_shut(Error lost) {
     watch_->expect(PeerWatch::Expect::Bytes);
     std::unique_lock lock(mutex_);
-    progress_.all_sent = true;
+    if (progress_.stage == Stage::Sending) progress_.stage = Stage::AllSent;
     while (!progress_.shut && !progress_.rp_end &&
-           (!progress_.cancelled || progress_.handed_over)) {
+           (!progress_.cancelled || progress_.stage == Stage::HandedOver)) {
         changed_.wait(lock);
     }
     watch_->expect(PeerWatch::Expect::Nothing);
     if (progress_.shut && *progress_.shut == 0) return {};
     if (progress_.shut) {
         std::string why = progress_.peer_reason.value_or("no reason given");
-        if (progress_.go_sent) {
+        if (progress_.stage == Stage::HandedOver) {
             return make_error(ErrorKind::PeerFailed,
                               "the VM was handed over, but the destination could not start it: {}. "
                               "It is stopped on both sides: resume one of them with 'cont'",
@@ -465,7 +510,7 @@ Result<> OutgoingSession::await_shut(Error lost) {
 Result<> OutgoingSession::take_back() {
     {
         const std::lock_guard lock(mutex_);
-        if (progress_.handed_over) {
+        if (progress_.stage == Stage::HandedOver) {
             // Not ours any more, whatever became of it.
             return await_on_loop(vm_.loop, [this](system::Done done) {
                 done(vm_.runstate.set_state(RunState::PostMigrate));
@@ -482,7 +527,7 @@ Result<> OutgoingSession::take_back() {
 void OutgoingSession::tell_that_the_vm_stays() {
     {
         const std::lock_guard lock(mutex_);
-        if (!progress_.awaits_ready || progress_.rp_end) return;
+        if (progress_.stage != Stage::Offered || progress_.rp_end) return;
     }
     trace::migration_handover(vm_.env.trace, "ABORT");
     watch_->expect(PeerWatch::Expect::Taking);
@@ -517,7 +562,7 @@ Result<> OutgoingSession::resume_vm() {
 
 Result<> OutgoingSession::check_alive() {
     const std::lock_guard lock(mutex_);
-    if (progress_.cancelled && !progress_.handed_over) return cancelled();
+    if (progress_.cancelled && progress_.stage != Stage::HandedOver) return cancelled();
     if (!progress_.rp_end) return {};
     if (progress_.peer_reason) {
         return make_error(ErrorKind::PeerFailed, "the destination failed: {}",
@@ -616,7 +661,7 @@ void OutgoingSession::rp_shut(uint32_t status) {
     const std::lock_guard lock(mutex_);
     progress_.shut = status;
     // A destination that needs no GO runs the VM now, even if a cancel is on its way.
-    if (status == 0 && progress_.all_sent) progress_.handed_over = true;
+    if (status == 0 && progress_.stage == Stage::AllSent) progress_.stage = Stage::HandedOver;
 }
 
 void OutgoingSession::rp_ended(Result<> how) {

@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "migration/auto-converge.h"
 #include "migration/peer-watch.h"
 #include "migration/rate.h"
 #include "migration/return-path.h"
@@ -95,16 +96,20 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     void rp_shut(uint32_t status) override;
     void rp_ended(Result<> how) override;
 
+    // Who has the VM.
+    enum class Stage : uint8_t {
+        Sending,     // we
+        AllSent,     // we, until a peer without the hand-over of Ferry confirms with SHUT
+        Offered,     // we, but the peer may hold a complete VM and waits for GO
+        HandedOver,  // the peer, whatever becomes of it: GO went out, or it confirmed without one
+    };
     // What is known of the other side and of our own user; guarded by mutex_.
     struct Progress {
+        Stage stage = Stage::Sending;
         bool cancelled = false;
-        bool continued = false;     // migrate-continue came
-        bool handed_over = false;   // GO went out, or the peer confirmed without one
-        bool all_sent = false;      // a SHUT makes sense now
-        bool awaits_ready = false;  // all is sent, the peer may hold a complete VM
-        bool go_sent = false;
-        bool acked = false;  // SWITCHOVER_ACK
-        bool ready = false;  // READY
+        bool continued = false;  // migrate-continue came
+        bool acked = false;      // SWITCHOVER_ACK
+        bool ready = false;      // READY
         std::optional<PeerFeatures> features;
         std::optional<uint32_t> shut;
         std::optional<std::string> peer_reason;
@@ -119,6 +124,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     Opener opener_;
     Callbacks callbacks_;
     util::EventFd cancel_event_;
+    std::unique_ptr<OpenWatch> open_watch_;  // made and destroyed on the loop thread
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
@@ -132,6 +138,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     std::unique_ptr<ReturnPathReader> reader_;
     std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     RateControl rate_;
+    std::optional<AutoConverge> auto_converge_;  // from the first round to the outcome
     util::Nanoseconds last_keep_alive_{};
     system::RunState former_state_ = system::RunState::Running;
     enum class Vm : uint8_t { Untouched, Stopped } vm_state_ = Vm::Untouched;

@@ -193,8 +193,7 @@ Result<> LoadStream::skip(uint64_t count) {
 Result<std::string> LoadStream::str8() {
     MIG_TRY(const uint8_t size, u8());
     MIG_CHECK(fill(size));
-    const ConstBytes text = take(size);
-    return std::string(reinterpret_cast<const char*>(text.data()), text.size());
+    return std::string(text_of(take(size)));
 }
 
 Result<ConstBytes> LoadStream::chunk(size_t max) {

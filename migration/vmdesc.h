@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The VMDESCRIPTION: JSON behind the stream that tells tools how to cut the FULL sections into
-// fields. Written in the form that QEMU's analyze-migration.py needs: docs/devel/savevm.rst.
+// fields. Its grammar: docs/interop/device-state.rst, "The description"; the form is what QEMU's
+// analyze-migration.py needs (docs/devel/savevm.rst).
 #pragma once
 
 #include <cstddef>

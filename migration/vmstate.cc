@@ -49,8 +49,8 @@ Result<std::string> peek_subsection(LoadStream& in, const std::string& parent) {
     if (length <= parent.size()) return std::string();
     MIG_TRY(head, in.peek(kHead + length));
     if (head.size() < kHead + length) return std::string();
-    std::string name(reinterpret_cast<const char*>(head.data()) + kHead, length);
-    return name.starts_with(parent) ? name : std::string();
+    const std::string_view name = text_of(head.subspan(kHead, length));
+    return std::string(name.starts_with(parent) ? name : "");
 }
 
 }  // namespace

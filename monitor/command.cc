@@ -68,7 +68,7 @@ void CommandTable::execute(std::string_view name, const Json& arguments, Monitor
             ErrorClass::CommandNotFound,
             make_error(ErrorKind::InvalidArgument, "The command {} has not been found", name));
     }
-    if (auto fits = check_members(command->arguments, arguments, ""); !fits) {
+    if (auto fits = check_members(command->arguments, arguments, "", command->beyond); !fits) {
         return std::move(reply).fail(fits.error());
     }
     command->handler({arguments, fds}, std::move(reply));

@@ -75,6 +75,7 @@ struct Command {
     Timing timing = Timing::InOrder;
     OutOfBand out_of_band = OutOfBand::No;
     Schema returns = Schema::object({});  // only told, by query-qmp-schema
+    Beyond beyond = Beyond::Refused;      // arguments that `arguments` does not name
 };
 
 class CommandTable {

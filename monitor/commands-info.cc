@@ -49,6 +49,17 @@ Json list_types(const std::vector<TypeInfo>& types, const Json& arguments) {
     return list;
 }
 
+Json cpus_json(const VmControl& vm) {
+    Json list = Json::array();
+    for (const CpuInfo& cpu : vm.cpus()) {
+        list.push_back({{"cpu-index", list.size()},
+                        {"qom-path", cpu.qom_path},
+                        {"thread-id", cpu.thread_id},
+                        {"target", vm.target()}});
+    }
+    return list;
+}
+
 // One whose handler needs no arguments and answers at once.
 void add_query(CommandTable& table, std::string name, std::function<Json()> answer) {
     table.add({std::move(name), {}, [answer = std::move(answer)](const Invocation&, Reply reply) {
@@ -76,6 +87,33 @@ void add_info_commands(CommandTable& table, VmControl& vm) {
         for (const MachineInfo& machine : vm.machines()) list.push_back(machine_json(machine));
         return list;
     });
+    table.add({.name = "query-kvm",
+               .arguments = {},
+               .handler =
+                   [&vm](const Invocation&, Reply reply) {
+                       const KvmInfo kvm = vm.kvm();
+                       std::move(reply).ok({{"enabled", kvm.enabled == KvmInfo::Enabled::Yes},
+                                            {"present", kvm.present == KvmInfo::Present::Yes}});
+                   },
+               .returns =
+                   Schema::object({{"enabled", {JsonType::Bool}}, {"present", {JsonType::Bool}}})});
+    table.add(
+        {.name = "query-cpus-fast",
+         .arguments = {},
+         .handler = [&vm](const Invocation&, Reply reply) { std::move(reply).ok(cpus_json(vm)); },
+         .returns = Schema::array_of(Schema::object({{"cpu-index", {JsonType::Integer}},
+                                                     {"qom-path", {JsonType::String}},
+                                                     {"thread-id", {JsonType::Integer}},
+                                                     {"target", {JsonType::String}}}))});
+    table.add({.name = "query-current-machine",
+               .arguments = {},
+               .handler =
+                   [&vm](const Invocation&, Reply reply) {
+                       std::move(reply).ok(
+                           {{"wakeup-suspend-support",
+                             vm.wakeup_support() == VmControl::WakeupSupport::Yes}});
+                   },
+               .returns = Schema::object({{"wakeup-suspend-support", {JsonType::Bool}}})});
     table.add({.name = "qom-list-types",
                .arguments = {{"implements", {JsonType::String}, Presence::Optional},
                              {"abstract", {JsonType::Bool}, Presence::Optional}},

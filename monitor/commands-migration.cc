@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // migrate and its kin. What may happen when is decided by migration::Migration; here arguments
 // become calls and outcomes become replies.
+#include <filesystem>
+#include <fstream>
+#include <string>
+
 #include "monitor/commands.h"
 #include "monitor/migration-json.h"
 #include "util/try.h"
@@ -51,7 +55,7 @@ void migrate(VmControl& vm, const Invocation& call, Reply reply) {
 }
 
 void migrate_incoming(VmControl& vm, const Invocation& call, Reply reply) {
-    auto address = address_from_arguments(call.arguments);
+    auto address = address_from_arguments(call.arguments, ChannelRule::OnlyMain);
     if (!address) return std::move(reply).fail(address.error());
     const ExitOnError exit =
         bool_or(call.arguments, "exit-on-error", true) ? ExitOnError::Yes : ExitOnError::No;
@@ -77,6 +81,7 @@ Schema query_migrate_schema() {
                            optional("setup-time", JsonType::Integer),
                            optional("expected-downtime", JsonType::Integer),
                            optional("downtime", JsonType::Integer),
+                           optional("cpu-throttle-percentage", JsonType::Integer),
                            optional("error-desc", JsonType::String),
                            {"blocked-reasons", Schema::array_of({JsonType::String}), kOptional},
                            {"socket-address", Schema::array_of({JsonType::Object}), kOptional},
@@ -92,6 +97,32 @@ Json query_migrate(VmControl& vm) {
                     .pending_calls = env.activity.snapshot(),
                     .now = env.activity.now(),
                     .timeline = env.timeline.snapshot()});
+}
+
+// The threads of an outgoing migration, by the names that the kernel knows them by.
+Json source_threads() {
+    constexpr std::string_view kSource = "mig/src/";
+    Json list = Json::array();
+    std::error_code ignored;  // one that ends meanwhile is none any more
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", ignored)) {
+        std::ifstream file(task.path() / "comm");
+        std::string name;
+        if (!std::getline(file, name) || !name.starts_with(kSource)) continue;
+        list.push_back({{"name", name}, {"thread-id", std::stoi(task.path().filename())}});
+    }
+    return list;
+}
+
+// Announcing tells a network where the VM's cards are now. This machine has no card.
+void add_announce_command(CommandTable& table) {
+    table.add({"announce-self",
+               {{"initial", {JsonType::Integer}},
+                {"max", {JsonType::Integer}},
+                {"rounds", {JsonType::Integer}},
+                {"step", {JsonType::Integer}},
+                {"interfaces", Schema::array_of({JsonType::String}), kOptional},
+                {"id", {JsonType::String}, kOptional}},
+               [](const Invocation&, Reply reply) { std::move(reply).ok(); }});
 }
 
 }  // namespace
@@ -120,6 +151,13 @@ void add_migration_commands(CommandTable& table, VmControl& vm) {
                [&vm](const Invocation& call, Reply reply) {
                    migrate_continue(vm, call, std::move(reply));
                }});
+    add_announce_command(table);
+    table.add(
+        {.name = "query-migrationthreads",
+         .arguments = {},
+         .handler = [](const Invocation&, Reply reply) { std::move(reply).ok(source_threads()); },
+         .returns = Schema::array_of(
+             Schema::object({{"name", {JsonType::String}}, {"thread-id", {JsonType::Integer}}}))});
     table.add({.name = "query-migrate",
                .arguments = {},
                .handler = [&vm](const Invocation&,

@@ -63,6 +63,14 @@ void add_run_commands(CommandTable& table, CommandContext context) {
     table.add({"system_reset", {}, [context](const Invocation&, Reply reply) {
                    system_reset(context, std::move(reply));
                }});
+    table.add({"system_powerdown", {}, [context](const Invocation&, Reply reply) {
+                   const Result<> pressed = context.vm.powerdown();
+                   if (pressed) context.events.powerdown();
+                   std::move(reply).finish(pressed);
+               }});
+    table.add({"system_wakeup", {}, [context](const Invocation&, Reply reply) {
+                   std::move(reply).finish(context.vm.wakeup());
+               }});
     table.add({"device_del",
                {{"id", {JsonType::String}}},
                [context](const Invocation& call, Reply reply) {

@@ -49,6 +49,9 @@ std::vector<EventShape> event_shapes() {
             {"RESUME", {}},
             {"SHUTDOWN", cause},
             {"RESET", cause},
+            {"POWERDOWN", {}},
+            {"SUSPEND", {}},
+            {"WAKEUP", {}},
             {"MIGRATION", {{"status", {JsonType::String}}}},
             {"MIGRATION_PASS", {{"pass", {JsonType::Integer}}}},
             {"DEVICE_DELETED",
@@ -80,6 +83,18 @@ void Events::shutdown(ShutdownCause cause) {
 
 void Events::reset(ShutdownCause cause) {
     server_.emit_event("RESET", cause_data(cause));
+}
+
+void Events::powerdown() {
+    server_.emit_event("POWERDOWN");
+}
+
+void Events::suspend() {
+    server_.emit_event("SUSPEND");
+}
+
+void Events::wakeup() {
+    server_.emit_event("WAKEUP");
 }
 
 void Events::device_deleted(std::string_view id) {

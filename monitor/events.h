@@ -42,6 +42,9 @@ class Events {
     // Any thread.
     void shutdown(ShutdownCause cause);
     void reset(ShutdownCause cause);
+    void powerdown();  // the guest was asked to shut down
+    void suspend();    // the guest went to suspend-to-RAM
+    void wakeup();     // and came back
     void device_deleted(std::string_view id);
     void vfio_migration(const std::string& id, const std::string& qom_path, vfio::MigState state);
 

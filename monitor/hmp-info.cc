@@ -59,15 +59,23 @@ constexpr std::array kRam = {
     Row{"postcopy-bytes", "postcopy ram", kKibi, " kbytes", Row::Zero::LeftOut},
 };
 
+constexpr std::array kThrottle = {Row{"cpu-throttle-percentage", "cpu throttle percentage", 1, ""}};
+
 // Settings that older hypervisors let people change; scripts read past them.
-constexpr std::string_view kGlobals =
-    "globals:\n"
-    "store-global-state: on\n"
-    "only-migratable: off\n"
-    "send-configuration: on\n"
-    "send-section-footer: on\n"
-    "send-switchover-start: on\n"
-    "clear-bitmap-shift: 18\n";
+std::string globals_text(migration::StreamOptions options) {
+    const auto on_off = [](migration::StreamOptions::Sent sent) {
+        return sent == migration::StreamOptions::Sent::Yes ? "on" : "off";
+    };
+    return fmt::format(
+        "globals:\n"
+        "store-global-state: {}\n"
+        "only-migratable: off\n"
+        "send-configuration: on\n"
+        "send-section-footer: on\n"
+        "send-switchover-start: {}\n"
+        "clear-bitmap-shift: 18\n",
+        on_off(options.global_state), on_off(options.switchover_start));
+}
 
 std::string socket_address_text(const Json& address) {
     if (address["type"] == "unix") {
@@ -86,25 +94,6 @@ void vfio_lines(std::string& out, const Json& vfio) {
              fmt::format("{}, sent {} kbytes, loaded {} kbytes", device["state"].get<std::string>(),
                          to_uint64(device["sent"]) / kKibi, to_uint64(device["loaded"]) / kKibi));
     }
-}
-
-// 10, 64k, 1.5 is not for us: digits and one letter.
-Result<uint64_t> size_from_text(const std::string& text, uint64_t unit) {
-    uint64_t number = 0;
-    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const std::string_view suffix(end, static_cast<size_t>(text.data() + text.size() - end));
-    constexpr std::string_view kSuffixes = "bkmgtpe";
-    bool good = failed == std::errc() && suffix.size() <= 1;
-    if (good && suffix.size() == 1) {
-        const char letter = static_cast<char>(suffix.front() | 0x20);  // lower case
-        const size_t power = kSuffixes.find(letter);
-        good = power != std::string_view::npos;
-        unit = good ? uint64_t{1} << (10 * power) : 1;
-    }
-    if (!good || number > UINT64_MAX / unit) {
-        return make_error(ErrorKind::InvalidArgument, "Invalid size {}", text);
-    }
-    return number * unit;
 }
 
 Result<Json> switch_from_text(const std::string& text) {
@@ -137,7 +126,7 @@ std::string version_text(const Json& version) {
                        level["micro"].get<int>(), version["package"].get<std::string>());
 }
 
-std::string migration_text(const Json& info) {
+std::string migration_text(const Json& info, migration::StreamOptions options) {
     std::string out;
     if (info.contains("blocked-reasons")) {
         out += "Outgoing migration blocked:\n";
@@ -145,7 +134,7 @@ std::string migration_text(const Json& info) {
             out += fmt::format("  {}\n", reason.get<std::string>());
         }
     }
-    out += kGlobals;
+    out += globals_text(options);
     if (!info.contains("status")) return out;
 
     auto status = info["status"].get<std::string>();
@@ -162,6 +151,7 @@ std::string migration_text(const Json& info) {
         line(out, "throughput", fmt::format("{:.2f} mbps", ram["mbps"].get<double>()));
         rows(out, ram, kRam);
     }
+    rows(out, info, kThrottle);
     if (info.contains("socket-address")) {
         out += "socket address: [\n";
         for (const Json& address : info["socket-address"]) {
@@ -205,6 +195,25 @@ std::string parameters_text(const Json& parameters) {
         line(out, shape.name, value + std::string(shape.unit));
     }
     return out;
+}
+
+// 10, 64k; 1.5 is not for us: digits and one letter.
+Result<uint64_t> size_from_text(const std::string& text, uint64_t unit) {
+    uint64_t number = 0;
+    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const std::string_view suffix(end, static_cast<size_t>(text.data() + text.size() - end));
+    constexpr std::string_view kSuffixes = "bkmgtpe";
+    bool good = failed == std::errc() && suffix.size() <= 1;
+    if (good && suffix.size() == 1) {
+        const char letter = static_cast<char>(suffix.front() | 0x20);  // lower case
+        const size_t power = kSuffixes.find(letter);
+        good = power != std::string_view::npos;
+        unit = good ? uint64_t{1} << (10 * power) : 1;
+    }
+    if (!good || number > UINT64_MAX / unit) {
+        return make_error(ErrorKind::InvalidArgument, "Invalid size {}", text);
+    }
+    return number * unit;
 }
 
 Result<Json> parameter_from_text(std::string_view name, const std::string& text) {

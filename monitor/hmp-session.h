@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// One interactive monitor for people: a prompt, a line in, text out. No line editing; a terminal
-// does that itself. Main loop thread only.
+// One interactive monitor for people: a prompt, a line in, text out. Where lines can be edited, the
+// transport does that. Main loop thread only.
 #pragma once
 
 #include <memory>

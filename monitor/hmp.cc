@@ -50,6 +50,25 @@ std::string help_line(const HmpCommand& command, std::string_view prefix) {
 
 using Arguments = std::map<std::string, std::string, std::less<>>;
 
+bool is_number(const std::string& word) {
+    constexpr size_t kMaxDigits = 18;  // fits 64 bits
+    return !word.empty() && word.size() <= kMaxDigits &&
+           std::ranges::all_of(word, [](char c) { return c >= '0' && c <= '9'; });
+}
+
+Error missing(const HmpCommand& command, const HmpParameter& parameter) {
+    switch (parameter.kind) {
+        case Kind::OnOff: return {ErrorKind::InvalidArgument, "Expected 'on' or 'off'"};
+        case Kind::Number:
+        case Kind::OptionalNumber:
+            return make_error(ErrorKind::InvalidArgument, "{}: integer expected", command.name);
+        case Kind::Flag:
+        case Kind::Word:
+        case Kind::OptionalWord: break;
+    }
+    return make_error(ErrorKind::InvalidArgument, "{}: string expected", command.name);
+}
+
 // Flags first, as in "-d -r uri".
 Result<Arguments> parse_arguments(const HmpCommand& command, std::vector<std::string> words) {
     Arguments out;
@@ -67,15 +86,17 @@ Result<Arguments> parse_arguments(const HmpCommand& command, std::vector<std::st
     for (const HmpParameter& parameter : command.parameters) {
         if (parameter.kind == Kind::Flag) continue;
         if (next == words.end()) {
-            if (parameter.kind == Kind::OptionalWord) continue;
-            return parameter.kind == Kind::OnOff
-                       ? make_error(ErrorKind::InvalidArgument, "Expected 'on' or 'off'")
-                       : make_error(ErrorKind::InvalidArgument, "{}: string expected",
-                                    command.name);
+            if (parameter.kind == Kind::OptionalWord || parameter.kind == Kind::OptionalNumber) {
+                continue;
+            }
+            return missing(command, parameter);
         }
         if (parameter.kind == Kind::OnOff && *next != "on" && *next != "off") {
             return make_error(ErrorKind::InvalidArgument, "Expected 'on' or 'off'");
         }
+        const bool number =
+            parameter.kind == Kind::Number || parameter.kind == Kind::OptionalNumber;
+        if (number && !is_number(*next)) return missing(command, parameter);
         out[parameter.name] = *next++;
     }
     if (next != words.end()) {
@@ -97,8 +118,12 @@ std::string nothing(const Json& /*answer*/) {
 
 Hmp::Hmp(const CommandTable& qmp, HmpHost& host) : qmp_(qmp), host_(host) {
     add_run_commands();
+    add_device_commands();
+    add_object_commands();
     add_migration_commands();
+    add_dirty_rate_commands();
     add_info_commands();
+    add_machine_infos();
     add_help();
 }
 
@@ -153,10 +178,8 @@ void Hmp::add_run_commands() {
     add_plain("cont", "c", "let the VM run", "cont");
     add_plain("quit", "q", "end the process", "quit");
     add_plain("system_reset", "", "reset the VM and its devices", "system_reset");
-    add({"device_del", "", {{Kind::Word, "id"}}, "device", "remove a device", [this](HmpCall call) {
-             const Json arguments = {{"id", call.arguments["id"]}};
-             run_qmp("device_del", arguments, std::move(call), nothing);
-         }});
+    add_plain("system_powerdown", "", "press the power button", "system_powerdown");
+    add_plain("system_wakeup", "", "wake the VM from suspend-to-RAM", "system_wakeup");
 }
 
 void Hmp::add_migration_commands() {
@@ -187,6 +210,23 @@ void Hmp::add_migration_commands() {
              const Json arguments = {{"uri", call.arguments["uri"]}, {"exit-on-error", false}};
              run_qmp("migrate-incoming", arguments, std::move(call), nothing);
          }});
+    add({"migrate_recover",
+         "",
+         {{Kind::Word, "uri"}},
+         "uri",
+         "go on with a postcopy that is paused, at URI",
+         [this](HmpCall call) {
+             const Json arguments = {{"uri", call.arguments["uri"]}};
+             run_qmp("migrate-recover", arguments, std::move(call), nothing);
+         }});
+    add_plain("migrate_pause", "", "pause a postcopy", "migrate-pause");
+    add_plain("migrate_start_postcopy", "", "go over to postcopy", "migrate-start-postcopy");
+    add({"announce_self",
+         "",
+         {{Kind::OptionalWord, "interfaces"}, {Kind::OptionalWord, "id"}},
+         "[interfaces] [id]",
+         "tell the network where the VM is",
+         [this](HmpCall call) { announce_self(std::move(call)); }});
     add({"migrate_set_capability",
          "",
          {{Kind::Word, "capability"}, {Kind::OnOff, "state"}},
@@ -238,20 +278,49 @@ void Hmp::migrate(HmpCall call) {
     qmp_.execute("migrate", arguments, call.fds, std::move(reply));
 }
 
+// With the times that the parameters say.
+void Hmp::announce_self(HmpCall call) {
+    Json more = Json::object();
+    if (call.arguments.contains("id")) more["id"] = call.arguments["id"];
+    if (call.arguments.contains("interfaces")) {
+        more["interfaces"] = Json::array();
+        for (std::string_view rest = call.arguments["interfaces"]; !rest.empty();) {
+            const size_t end = std::min(rest.find(','), rest.size());
+            more["interfaces"].push_back(rest.substr(0, end));
+            rest.remove_prefix(std::min(end + 1, rest.size()));
+        }
+    }
+    MonitorFds& fds = call.fds;
+    qmp_.execute("query-migrate-parameters", Json::object(), fds,
+                 Reply([this, more, call = std::move(call)](const Outcome& outcome) mutable {
+                     if (!outcome) return call.done(error_text(outcome.error().desc));
+                     for (const char* name : {"initial", "max", "rounds", "step"}) {
+                         more[name] = (*outcome)[fmt::format("announce-{}", name)];
+                     }
+                     run_qmp("announce-self", more, std::move(call), nothing);
+                 }));
+}
+
+void Hmp::query(std::string name, std::string help, std::string qmp_name,
+                std::string (*print)(const Json&)) {
+    add_info({std::move(name),
+              "",
+              {},
+              "",
+              std::move(help),
+              [this, qmp_name = std::move(qmp_name), print](HmpCall call) {
+                  run_qmp(qmp_name, Json::object(), std::move(call), print);
+              }});
+}
+
 void Hmp::add_info_commands() {
-    const auto query = [this](std::string name, std::string help, std::string qmp_name,
-                              std::string (*print)(const Json&)) {
-        add_info({std::move(name),
-                  "",
-                  {},
-                  "",
-                  std::move(help),
-                  [this, qmp_name = std::move(qmp_name), print](HmpCall call) {
-                      run_qmp(qmp_name, Json::object(), std::move(call), print);
-                  }});
-    };
     query("status", "show whether the VM runs", "query-status", status_text);
-    query("migrate", "show the migration", "query-migrate", migration_text);
+    add_info({"migrate", "", {}, "", "show the migration", [this](HmpCall call) {
+                  run_qmp("query-migrate", Json::object(), std::move(call),
+                          [this](const Json& info) {
+                              return migration_text(info, host_.stream_options());
+                          });
+              }});
     query("migrate_capabilities", "show the capabilities", "query-migrate-capabilities",
           capabilities_text);
     query("migrate_parameters", "show the parameters", "query-migrate-parameters", parameters_text);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "migration/migration.h"
 #include "monitor/command.h"
 
 namespace ferry::monitor {
@@ -25,6 +26,7 @@ class HmpHost {
     virtual ~HmpHost() = default;
     // Calls `ended` once when the outgoing migration that was just started is over.
     virtual void when_migration_ended(std::move_only_function<void()> ended) = 0;
+    virtual migration::StreamOptions stream_options() const = 0;
 };
 
 struct HmpCall {
@@ -35,7 +37,7 @@ struct HmpCall {
 };
 
 struct HmpParameter {
-    enum class Kind : uint8_t { Flag, Word, OptionalWord, OnOff } kind;
+    enum class Kind : uint8_t { Flag, Word, OptionalWord, OnOff, Number, OptionalNumber } kind;
     std::string name;  // of a flag: its letter
 };
 
@@ -56,10 +58,19 @@ class Hmp {
     Hmp& operator=(const Hmp&) = delete;
 
     void run(std::string_view line, HmpSource source, MonitorFds& fds, HmpDone done);
+    // What the last word of `line` could become; sorted. Any thread (hmp-complete.cc).
+    std::vector<std::string> complete(std::string_view line) const;
 
  private:
     void add_run_commands();
     void add_migration_commands();
+    // Devices, objects, memory's dirty rate (hmp-machine.cc).
+    void add_device_commands();
+    void add_object_commands();
+    void add_dirty_rate_commands();
+    void add_machine_infos();
+    void query(std::string name, std::string help, std::string qmp_name,
+               std::string (*print)(const Json&));
     void add_info_commands();
     void add_help();
     void add(HmpCommand command) { commands_.push_back(std::move(command)); }
@@ -70,6 +81,7 @@ class Hmp {
     using Print = std::move_only_function<std::string(const Json&)>;
     void run_qmp(std::string_view name, const Json& arguments, HmpCall call, Print print);
     void migrate(HmpCall call);
+    void announce_self(HmpCall call);
     void dispatch(const std::vector<HmpCommand>& commands, std::vector<std::string> words,
                   HmpSource source, MonitorFds& fds, HmpDone done);
 
@@ -82,14 +94,24 @@ class Hmp {
 // human-monitor-command.
 void add_hmp_command(CommandTable& table, Hmp& hmp);
 
+// Text of `info pci` and others out of the answers of the QMP commands (hmp-machine-info.cc).
+std::string kvm_text(const Json& query_kvm);
+std::string cpus_text(const Json& query_cpus_fast);
+std::string pci_text(const Json& query_pci);
+std::string memdev_text(const Json& query_memdev);
+std::string dirty_rate_text(const Json& query_dirty_rate);
+std::string dirty_limit_text(const Json& query_vcpu_dirty_limit);
+
 // Text of `info migrate` out of query-migrate's answer, and so on (hmp-info.cc).
 std::string status_text(const Json& query_status);
-std::string migration_text(const Json& query_migrate);
+std::string migration_text(const Json& query_migrate, migration::StreamOptions options = {});
 std::string capabilities_text(const Json& query_migrate_capabilities);
 std::string parameters_text(const Json& query_migrate_parameters);
 std::string version_text(const Json& query_version);
 
 // What a person typed for a parameter, as QMP wants it. InvalidArgument when it can't be read.
 Result<Json> parameter_from_text(std::string_view name, const std::string& text);
+// "1500", "64k", "2G": bytes, or multiples of `unit` without a suffix.
+Result<uint64_t> size_from_text(const std::string& text, uint64_t unit);
 
 }  // namespace ferry::monitor

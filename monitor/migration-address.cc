@@ -122,7 +122,12 @@ Result<MigrationAddress> address_from_object(const Json& address, const std::str
     return make_error(ErrorKind::Unsupported, "Migration over RDMA is not supported");
 }
 
-Result<MigrationAddress> address_from_channels(const Json& channels) {
+Result<MigrationAddress> address_from_channels(const Json& channels, ChannelRule rule) {
+    if (rule == ChannelRule::OnlyMain &&
+        (channels.size() != 1 || channels[0]["channel-type"] != "main")) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "Channel list must have only one entry, for type 'main'");
+    }
     std::array<const Json*, 2> by_type{};  // main, cpr
     size_t main_index = 0;
     for (size_t i = 0; i < channels.size(); ++i) {
@@ -151,13 +156,13 @@ std::vector<Member> address_schema() {
             {"channels", Schema::array_of(Schema::object(channel_schema())), kOptional}};
 }
 
-Result<MigrationAddress> address_from_arguments(const Json& arguments) {
+Result<MigrationAddress> address_from_arguments(const Json& arguments, ChannelRule rule) {
     const bool has_uri = arguments.contains("uri");
     const bool has_channels = arguments.contains("channels") && !arguments["channels"].empty();
     if (has_uri == has_channels) {
         return make_error(ErrorKind::InvalidArgument, "need either 'uri' or 'channels' argument");
     }
-    if (has_channels) return address_from_channels(arguments["channels"]);
+    if (has_channels) return address_from_channels(arguments["channels"], rule);
     return migration::parse_migration_uri(arguments["uri"].get<std::string>());
 }
 

@@ -58,6 +58,9 @@ void add_counters(Json& out, const MigrationInfo& info) {
     if (!completed && counters.expected_downtime_ms) {
         out["expected-downtime"] = *counters.expected_downtime_ms;
     }
+    if (counters.cpu_throttle_percentage != 0) {
+        out["cpu-throttle-percentage"] = counters.cpu_throttle_percentage;
+    }
     if (completed && counters.downtime_ms) out["downtime"] = *counters.downtime_ms;
     if (counters.vfio_transferred) out["vfio"]["transferred"] = *counters.vfio_transferred;
 }

@@ -17,7 +17,10 @@ namespace ferry::monitor {
 
 // The arguments `uri` and `channels`, of which a command wants exactly one.
 std::vector<Member> address_schema();
-Result<migration::MigrationAddress> address_from_arguments(const Json& arguments);
+// Which entries a list of channels may have.
+enum class ChannelRule : uint8_t { AnyOncePerType, OnlyMain };
+Result<migration::MigrationAddress> address_from_arguments(
+    const Json& arguments, ChannelRule rule = ChannelRule::AnyOncePerType);
 
 // Everything that query-migrate tells, taken at one moment.
 struct MigrationView {

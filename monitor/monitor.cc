@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "monitor/commands.h"
+#include "monitor/transport-terminal.h"
 
 namespace ferry::monitor {
 
@@ -30,6 +31,16 @@ void Monitor::add_qmp(std::unique_ptr<MonitorTransport> transport, Layout layout
 }
 
 void Monitor::add_hmp(std::unique_ptr<MonitorTransport> transport) {
+    if (transport->kind() == MonitorTransport::Kind::Terminal) {
+        transport.reset();  // gives the terminal back before another takes it
+        auto terminal = make_terminal_transport(
+            vm_.loop(), [this](std::string_view line) { return hmp_.complete(line); });
+        if (!terminal) {
+            vm_.env().log.log(util::LogLevel::Warning, terminal.error().message());
+            return;
+        }
+        transport = std::move(*terminal);
+    }
     const Json version = version_info();
     hmp_sessions_.push_back(
         std::make_unique<HmpSession>(hmp_, server_.fd_sets(),

@@ -26,6 +26,7 @@ class Monitor final : private HmpHost {
     Monitor& operator=(const Monitor&) = delete;
 
     void add_qmp(std::unique_ptr<MonitorTransport> transport, Layout layout);
+    // At a terminal lines can be edited.
     void add_hmp(std::unique_ptr<MonitorTransport> transport);
 
     // For commands and events of the hypervisor's own.
@@ -39,6 +40,9 @@ class Monitor final : private HmpHost {
         util::Registration registration;
     };
     void when_migration_ended(std::move_only_function<void()> ended) override;
+    migration::StreamOptions stream_options() const override {
+        return vm_.migration().stream_options();
+    }
 
     VmControl& vm_;
     CommandTable commands_;

@@ -108,7 +108,7 @@ Schema Schema::array_of(Schema element) {
 }
 
 Result<> check_members(const std::vector<Member>& members, const Json& object,
-                       const std::string& path) {
+                       const std::string& path, Beyond beyond) {
     const auto full = [&path](std::string_view name) {
         return path.empty() ? std::string(name) : fmt::format("{}.{}", path, name);
     };
@@ -121,6 +121,7 @@ Result<> check_members(const std::vector<Member>& members, const Json& object,
                               full(member.name));
         }
     }
+    if (beyond == Beyond::Passed) return {};
     for (const auto& entry : object.items()) {
         const bool known = std::ranges::any_of(
             members, [&](const Member& member) { return member.name == entry.key(); });

@@ -50,10 +50,14 @@ struct Member {
     Presence presence = Presence::Required;
 };
 
+// Members that the schema does not name: Passed where the command itself knows which there are,
+// because that depends on another member.
+enum class Beyond : uint8_t { Refused, Passed };
+
 // First what is wrong with the members in their order, then members that nobody asked for. `path`
 // stands before the names of nested members ("capabilities[0]"), empty at the top.
 Result<> check_members(const std::vector<Member>& members, const Json& object,
-                       const std::string& path);
+                       const std::string& path, Beyond beyond = Beyond::Refused);
 
 // For values that passed the check.
 uint64_t to_uint64(const Json& value);

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
+#include "system/memory.h"
 #include "util/try.h"
 
 namespace ferry::monitor {
@@ -47,6 +49,53 @@ constexpr std::array kShapes = {
     ParameterShape{"multifd-zstd-level", T::Uint8, F::Hidden, uint64_t{1}, ""},
     ParameterShape{"x-peer-timeout", T::Uint64, F::Number, uint64_t{60'000}, " ms"},
 };
+
+// What QMP accepts for parameters of features that are not there. Out of range is told before "not
+// supported": the value would be wrong anywhere.
+struct Range {
+    std::string_view name;
+    uint64_t minimum;
+    uint64_t maximum;
+    uint64_t told_minimum;  // QMP's text is off by one in places
+};
+constexpr std::array kRanges = {
+    Range{"announce-initial", 0, 100'000, 0},
+    Range{"announce-max", 0, 100'000, 0},
+    Range{"announce-rounds", 0, 1'000, 0},
+    Range{"announce-step", 1, 10'000, 0},
+    Range{"multifd-channels", 1, 255, 1},
+    Range{"multifd-zlib-level", 0, 9, 0},
+    Range{"multifd-qatzip-level", 1, 9, 1},
+    Range{"multifd-zstd-level", 0, 20, 0},
+    Range{"x-vcpu-dirty-limit-period", 1, 1'000, 1},
+};
+
+std::string with_underscores(std::string_view name) {
+    std::string out(name);
+    if (!name.starts_with("x-")) std::ranges::replace(out, '-', '_');
+    return out;
+}
+
+Result<> check_range(const ParameterShape& shape, const Json& value) {
+    if (!value.is_number()) return {};
+    const uint64_t number = to_uint64(value);
+    const std::string name = with_underscores(shape.name);
+    if (shape.name == "xbzrle-cache-size" &&
+        (number < system::kPageSize || !std::has_single_bit(number))) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "Parameter '{}' expects a power of two no less than the target page size",
+                          name);
+    }
+    if (shape.name == "vcpu-dirty-limit" && number < 1) {
+        return make_error(ErrorKind::InvalidArgument, "Parameter '{}' must be greater than 1 MB/s",
+                          name);
+    }
+    const auto range = std::ranges::find(kRanges, shape.name, &Range::name);
+    if (range == kRanges.end() || (number >= range->minimum && number <= range->maximum)) return {};
+    return make_error(ErrorKind::InvalidArgument,
+                      "Parameter '{}' expects a value between {} and {}", name, range->told_minimum,
+                      range->maximum);
+}
 
 Schema schema_of(const ParameterShape& shape) {
     if (shape.type != JsonType::Enum) return {shape.type};
@@ -93,8 +142,14 @@ Json parameters_to_json(const migration::Parameters& parameters) {
     Json out = Json::object();
     for (const ParameterShape& shape : kShapes) {
         const migration::ParameterInfo* core = find_core(shape.name);
-        out[std::string(shape.name)] =
-            core != nullptr ? Json(parameters.*(core->value)) : default_of(shape);
+        Json& value = out[std::string(shape.name)];
+        if (core == nullptr) {
+            value = default_of(shape);
+        } else if (shape.type == JsonType::Bool) {
+            value = parameters.*(core->value) != 0;
+        } else {
+            value = parameters.*(core->value);
+        }
     }
     return out;
 }
@@ -103,10 +158,14 @@ Result<migration::Parameters> change_parameters(migration::Parameters parameters
                                                 const Json& arguments) {
     for (const auto& entry : arguments.items()) {
         if (find_core(entry.key()) != nullptr) {
-            MIG_CHECK(migration::set_parameter(parameters, entry.key(), to_uint64(entry.value())));
+            const Json& value = entry.value();
+            MIG_CHECK(migration::set_parameter(
+                parameters, entry.key(),
+                value.is_boolean() ? uint64_t{value.get<bool>()} : to_uint64(value)));
             continue;
         }
         const ParameterShape* shape = find_parameter(entry.key());
+        if (shape != nullptr) MIG_CHECK(check_range(*shape, entry.value()));
         if (shape != nullptr && !is_default(*shape, entry.value())) {
             return make_error(ErrorKind::Unsupported,
                               "Parameter '{}' is not supported: it can only be {}", entry.key(),

@@ -150,6 +150,12 @@ class StreamTransport final : public MonitorTransport {
 
     size_t backlog_bytes() const override { return output_.size() - sent_; }
 
+    Kind kind() const override {
+        const bool terminal =
+            stream_ && ::isatty(stream_->in().raw()) == 1 && ::isatty(stream_->out().raw()) == 1;
+        return terminal ? Kind::Terminal : Kind::Stream;
+    }
+
     void set_reading(Reading reading) override {
         reading_ = reading;
         if (!stream_ || leaving_) return;

@@ -40,6 +40,9 @@ class MonitorTransport {
     virtual size_t backlog_bytes() const = 0;
     enum class Reading : uint8_t { On, Off };
     virtual void set_reading(Reading reading) = 0;
+    // A person's terminal, where lines can be edited: make_terminal_transport().
+    enum class Kind : bool { Stream, Terminal };
+    virtual Kind kind() const { return Kind::Stream; }
 };
 
 // A connected stream socket. Sockets pass file descriptors if they are unix sockets.

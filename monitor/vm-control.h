@@ -30,6 +30,18 @@ struct TypeInfo {
     enum class Abstract : bool { No, Yes } abstract = Abstract::No;
 };
 
+// One entry of query-cpus-fast.
+struct CpuInfo {
+    int thread_id = 0;
+    std::string qom_path;
+};
+
+// Which accelerator executes the guest.
+struct KvmInfo {
+    enum class Enabled : bool { No, Yes } enabled = Enabled::No;  // it is KVM
+    enum class Present : bool { No, Yes } present = Present::No;  // it could be
+};
+
 class VmControl {
  public:
     virtual ~VmControl() = default;
@@ -54,6 +66,15 @@ class VmControl {
     virtual void reset(system::Done done) = 0;
     // InvalidArgument when there is no such device. `done` on the loop thread, when it is gone.
     virtual void device_del(std::string_view id, system::Done done) = 0;
+
+    virtual KvmInfo kvm() const = 0;
+    virtual std::vector<CpuInfo> cpus() const = 0;
+    // The button that asks the guest to shut down. Unsupported when the machine has none.
+    virtual Result<> powerdown() = 0;
+    // Out of suspend-to-RAM. Unsupported when this machine can't suspend.
+    virtual Result<> wakeup() = 0;
+    enum class WakeupSupport : bool { No, Yes };
+    virtual WakeupSupport wakeup_support() const = 0;
 };
 
 }  // namespace ferry::monitor

@@ -15,7 +15,7 @@
 namespace ferry::system {
 
 namespace {
-constexpr size_t kMaxBlockName = 255;  // one length byte on the wire
+constexpr size_t kMaxBlockName = 127;  // readers take the length byte as signed
 
 Result<> check_block(const std::string& name, uint64_t size) {
     if (name.empty() || name.size() > kMaxBlockName) {

@@ -142,9 +142,27 @@ Result<RunState> run_state_from_name(std::string_view name) {
 RunStateController::RunStateController(MainLoop& loop, util::Env& env, RunState initial)
     : loop_(loop), env_(env), state_(initial) {}
 
+Result<> VcpuControl::set_throttle(unsigned) {
+    return make_error(ErrorKind::Unsupported, "the CPUs of this VM can't be slowed down");
+}
+
+Result<> RunStateController::set_throttle(unsigned percent) {
+    if (vcpus_ == nullptr) return make_error(ErrorKind::Unsupported, "this VM has no CPUs");
+    return vcpus_->set_throttle(percent);
+}
+
 util::Registration RunStateController::add_handler(VmChangeHandler& handler) {
     handlers_.push_back(&handler);
-    return util::Registration([this, &handler] { std::erase(handlers_, &handler); });
+    return util::Registration([this, &handler] { forget(handler); });
+}
+
+void RunStateController::forget(VmChangeHandler& handler) {
+    std::erase(handlers_, &handler);
+    if (!current_) return;
+    // Those before `next` were asked; who leaves answers first.
+    auto& order = current_->order;
+    const auto to_come = order.begin() + static_cast<ptrdiff_t>(current_->next);
+    order.erase(std::remove(to_come, order.end(), &handler), order.end());
 }
 
 util::Registration RunStateController::on_event(std::function<void(RunStateEvent)> listener) {
@@ -189,6 +207,11 @@ Result<> RunStateController::set_state(RunState to) {
 }
 
 void RunStateController::enter(RunState to) {
+    if (is_live(to) || to == RunState::PreLaunch) {
+        was_suspended_ = false;
+    } else if (state() == RunState::Suspended) {
+        was_suspended_ = true;
+    }
     trace::runstate_set(env_.trace, to_string(state()), to_string(to));
     state_.store(to, std::memory_order_release);
     user_stopped_meanwhile_ = false;
@@ -212,7 +235,7 @@ std::optional<Result<>> RunStateController::judge(const Request& request) {
         return Result<>();
     }
     if (request.direction == Direction::Start) {
-        if (from == RunState::Running) return Result<>();
+        if (from == RunState::Running || from == request.to) return Result<>();
         if (request.origin == Origin::User) {
             if (from == RunState::FinishMigrate || from == RunState::SaveVm ||
                 from == RunState::RestoreVm) {
@@ -233,6 +256,9 @@ void RunStateController::begin_next() {
     while (!current_ && !queue_.empty()) {
         Request request = std::move(queue_.front());
         queue_.pop_front();
+        if (request.direction == Direction::Start && was_suspended_) {
+            request.to = RunState::Suspended;
+        }
         const RunState from = state();
         if (auto answer = judge(request)) {
             request.done(std::move(*answer));

@@ -133,7 +133,7 @@ Result<uint64_t> WireReader::be64() {
 Result<std::string> WireReader::str8() {
     MIG_TRY(const uint8_t length, u8());
     MIG_TRY(const ConstBytes raw, bytes(length));
-    return std::string(reinterpret_cast<const char*>(raw.data()), raw.size());
+    return std::string(text_of(raw));
 }
 
 }  // namespace ferry::util

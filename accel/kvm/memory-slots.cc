@@ -42,6 +42,7 @@ Result<> set_slot(KernelCalls& calls, BorrowedFd vm, const MemorySlot& slot, uin
         .flags = flags,
         .guest_phys_addr = slot.gpa,
         .memory_size = slot.host.size(),
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an address is a number here
         .userspace_addr = reinterpret_cast<uint64_t>(slot.host.data()),
     };
     MIG_CHECK(

@@ -48,6 +48,7 @@ class ProbeGuest {
     Result<> run_once() {
         const auto before = written();
         MIG_CHECK(enter_guest());
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the kernel maps it
         const auto& run = *reinterpret_cast<const kvm_run*>(run_.bytes().data());
         if (run.exit_reason != KVM_EXIT_IO || run.io.port != kPort) {
             return make_error(ErrorKind::Unsupported, "ended with exit reason {}, not at its port",

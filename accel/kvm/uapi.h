@@ -53,6 +53,7 @@ class WithArray {
     Header& header() { return *static_cast<Header*>(data()); }
     // All there is room for; how many are filled says the header.
     std::span<Entry> entries() {
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an open array
         return {reinterpret_cast<Entry*>(static_cast<std::byte*>(data()) + sizeof(Header)),
                 entries_};
     }

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -164,6 +165,13 @@ void Vcpu::resume() {
     wake_.notify_all();
 }
 
+void Vcpu::rest(util::Nanoseconds duration) {
+    const std::lock_guard lock(mutex_);
+    if (wanted_ != Wanted::Run) return;
+    rest_ = duration;
+    kick();
+}
+
 void Vcpu::post(Job job) {
     {
         const std::lock_guard lock(mutex_);
@@ -175,11 +183,13 @@ void Vcpu::post(Job job) {
 // --- The CPU's thread
 
 kvm_run& Vcpu::run() const {
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the kernel maps it
     return *reinterpret_cast<kvm_run*>(run_.bytes().data());
 }
 
 // What the thread has blocked stays blocked in the guest, but for the kick.
 Result<> Vcpu::prepare_thread() {
+    thread_id_ = ::gettid();
     constexpr size_t kKernelMaskBytes = 8;
     sigset_t mask;
     ::pthread_sigmask(SIG_SETMASK, nullptr, &mask);
@@ -227,6 +237,7 @@ void Vcpu::run_until_paused() {
     // does not is not told.
     (void)calls_.ioctl_value(fd(), KVM_KVMCLOCK_CTRL, 0, "ioctl(KVM_KVMCLOCK_CTRL)");
     while (wanted_ == Wanted::Run) {
+        take_rest();
         if (enter_guest() == Step::Wait) wait_while_wanted_to_run();
     }
     complete_access();
@@ -236,6 +247,16 @@ void Vcpu::run_until_paused() {
 void Vcpu::wait_while_wanted_to_run() {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] { return wanted_ != Wanted::Run; });
+}
+
+void Vcpu::take_rest() {
+    const util::Nanoseconds duration = rest_.exchange(util::Nanoseconds::zero());
+    if (duration == util::Nanoseconds::zero()) return;
+    std::unique_lock lock(mutex_);
+    const auto until = env_.clock.now() + duration;
+    while (wanted_ == Wanted::Run && env_.clock.now() < until) {
+        env_.clock.wait_until(wake_, lock, until);
+    }
 }
 
 Result<bool> Vcpu::kvm_run_once() {

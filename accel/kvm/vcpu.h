@@ -59,11 +59,14 @@ class Vcpu {
 
     unsigned index() const { return index_; }
     BorrowedFd fd() const { return fd_.borrow(); }
+    int thread_id() const { return thread_id_; }  // the kernel's
 
     // Main loop thread. `parked` is called once, on the CPU's thread or at once, when it executes
     // nothing any more.
     void pause(Job parked);
     void resume();  // after the last pause's `parked`
+    // Executes nothing for so long, unless it is paused meanwhile. Replaces a rest not begun.
+    void rest(util::Nanoseconds duration);
     // Any thread. Runs on the CPU's thread while it is parked, before a later resume takes effect.
     void post(Job job);
 
@@ -83,6 +86,7 @@ class Vcpu {
     void run_jobs(std::unique_lock<std::mutex>& lock);
     void run_until_paused();
     void wait_while_wanted_to_run();
+    void take_rest();
     Step enter_guest();
     Step handle_exit();
     Step handle_io();
@@ -100,14 +104,16 @@ class Vcpu {
     const OnEnd on_end_;
     UniqueFd fd_;
     util::MappedRegion run_;
+    int thread_id_ = 0;  // written before create() is over
 
     std::mutex mutex_;
     std::condition_variable wake_;
-    std::atomic<Wanted> wanted_ = Wanted::Pause;  // changed with mutex_ held
-    bool parked_ = true;                          // mutex_
-    std::vector<Job> parked_calls_;               // mutex_
-    std::deque<Job> jobs_;                        // mutex_
-    std::jthread thread_;                         // last: uses all of the above
+    std::atomic<Wanted> wanted_ = Wanted::Pause;                      // changed with mutex_ held
+    bool parked_ = true;                                              // mutex_
+    std::atomic<util::Nanoseconds> rest_{util::Nanoseconds::zero()};  // still to be taken
+    std::vector<Job> parked_calls_;                                   // mutex_
+    std::deque<Job> jobs_;                                            // mutex_
+    std::jthread thread_;                                             // last: uses all of the above
 };
 
 }  // namespace ferry::kvm

@@ -78,6 +78,27 @@ Result<> Vcpus::read_power_on() {
     return {};
 }
 
+Result<> Vcpus::set_throttle(unsigned percent) {
+    constexpr unsigned kAll = 100;
+    if (percent >= kAll) {
+        return make_error(ErrorKind::InvalidArgument, "CPUs can't rest for {} % of their time",
+                          percent);
+    }
+    throttle_ = {};
+    if (percent == 0) return {};
+    const util::Nanoseconds period = kThrottleSlice * kAll / (kAll - percent);
+    throttle_ = loop_.every(period, [this, rest = period - kThrottleSlice] {
+        for (const auto& vcpu : vcpus_) vcpu->rest(rest);
+    });
+    return {};
+}
+
+std::vector<int> Vcpus::thread_ids() const {
+    std::vector<int> ids;
+    for (const auto& vcpu : vcpus_) ids.push_back(vcpu->thread_id());
+    return ids;
+}
+
 void Vcpus::post_end(const GuestEnd& end) {
     loop_.post([handler = std::weak_ptr(on_end_), end] {
         if (const auto alive = handler.lock()) (*alive)(end);

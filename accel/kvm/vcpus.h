@@ -40,8 +40,12 @@ class Vcpus final : public system::VcpuControl {
     // `done` on the main loop, once no CPU executes anything; the guest's clock stands still too.
     void pause(system::Done done) override;
     void resume() override;
+    // Over each 10 ms that a CPU runs it then rests for as long as makes the percentage.
+    static constexpr util::Nanoseconds kThrottleSlice = std::chrono::milliseconds(10);
+    Result<> set_throttle(unsigned percent) override;
 
     unsigned count() const { return static_cast<unsigned>(vcpus_.size()); }
+    std::vector<int> thread_ids() const;  // the kernel's, by CPU
     const VcpuParts& parts() const { return parts_; }
     const std::vector<FeatureWord>& features() const { return features_; }
 
@@ -70,7 +74,8 @@ class Vcpus final : public system::VcpuControl {
     VcpuParts parts_;
     std::vector<FeatureWord> features_;
     std::vector<VcpuState> power_on_;
-    std::vector<std::unique_ptr<Vcpu>> vcpus_;  // last: their threads use all of the above
+    std::vector<std::unique_ptr<Vcpu>> vcpus_;  // after what their threads use
+    util::Registration throttle_;               // the timer that makes them rest
 };
 
 }  // namespace ferry::kvm

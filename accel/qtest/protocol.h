@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The qtest protocol: one line of request, one line of reply. Only words and numbers are handled
-// here; the machine behind and the socket in front are somebody else's. See docs/devel/qtest.rst.
+// here; the machine behind and the socket in front are somebody else's.
+// Lines: docs/interop/qtest-protocol.rst; the rest: docs/devel/qtest.rst.
 #pragma once
 
 #include <cstdint>

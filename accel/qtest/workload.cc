@@ -113,6 +113,14 @@ Result<> Workload::set_pages_per_second(uint64_t rate) {
     return {};
 }
 
+void Workload::set_throttle(unsigned percent) {
+    {
+        const std::lock_guard lock(mutex_);
+        throttle_percent_ = percent;
+    }
+    wake_.notify_all();
+}
+
 void Workload::pause(std::function<void()> parked) {
     {
         const std::lock_guard lock(mutex_);
@@ -163,7 +171,9 @@ void Workload::run_until_paused(std::unique_lock<std::mutex>& lock) {
     Nanoseconds last = env_.clock.now();
     uint64_t credit = 0;  // pages * kNanosecondsPerSecond
     while (wanted_ == Wanted::Run) {
-        const uint64_t rate = config_.pages_per_second;
+        // Never 0: a page may take its time, but it comes.
+        const uint64_t rate =
+            std::max<uint64_t>(config_.pages_per_second * (100 - throttle_percent_) / 100, 1);
         const Nanoseconds now = env_.clock.now();
         const auto elapsed = static_cast<uint64_t>(std::min(now - last, kMaxArrears).count());
         last = now;
@@ -218,6 +228,11 @@ void WorkloadVcpus::pause(system::Done done) {
 
 void WorkloadVcpus::resume() {
     for (Workload* workload : workloads_) workload->resume();
+}
+
+Result<> WorkloadVcpus::set_throttle(unsigned percent) {
+    for (Workload* workload : workloads_) workload->set_throttle(percent);
+    return {};
 }
 
 }  // namespace ferry::qtest

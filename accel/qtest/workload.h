@@ -52,6 +52,8 @@ class Workload {
     void resume();  // after the last pause's `parked`
     // At any time. InvalidArgument when out of range.
     Result<> set_pages_per_second(uint64_t rate);
+    // Percent of the rate that is left out, 0 to 99. Not part of the state.
+    void set_throttle(unsigned percent);
     // Only while paused. InvalidArgument when it does not fit the memory of this VM.
     Result<> restore(const WorkloadState& state);
 
@@ -73,7 +75,8 @@ class Workload {
     std::atomic<Wanted> wanted_ = Wanted::Pause;       // changed with mutex_ held
     bool parked_ = true;                               // mutex_
     std::vector<std::function<void()>> parked_calls_;  // mutex_
-    WorkloadState config_;  // mutex_; without position and rate only changed while parked
+    WorkloadState config_;           // mutex_; without position and rate only changed while parked
+    unsigned throttle_percent_ = 0;  // mutex_
     // Written by the thread while it runs, by restore() while it is parked.
     std::atomic<uint64_t> position_ = 0;
     std::jthread thread_;  // last: uses all of the above
@@ -85,6 +88,7 @@ class WorkloadVcpus final : public system::VcpuControl {
     void add(Workload& workload) { workloads_.push_back(&workload); }
     void pause(system::Done done) override;
     void resume() override;
+    Result<> set_throttle(unsigned percent) override;
 
  private:
     std::vector<Workload*> workloads_;

@@ -87,7 +87,7 @@ class Log final : public util::Logger {
 // Everything that makes one VM. Members go in reverse order.
 struct Vm {
     static constexpr uint64_t kRamBytes = 32 << 20;
-    Vm(Loop& loop_, system::RunState initial) : loop(loop_), runstate(loop_, env, initial) {
+    Vm(Loop& on, system::RunState initial) : loop(on), runstate(on, env, initial) {
         auto* block = *memory.add_block(system::RamBlock::wrap("embed.ram", ram));
         (void)memory.map(*block, 0, 0, kRamBytes);
         (void)vfio::map_guest_memory(dma, memory);

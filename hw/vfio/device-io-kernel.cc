@@ -319,10 +319,12 @@ Result<> KernelDeviceIo::dma_logging_start(std::span<const DmaLogRange> ranges,
     std::vector<uapi::DmaLoggingRange> raw;
     raw.reserve(ranges.size());
     for (const DmaLogRange& range : ranges) raw.push_back({range.iova, range.length});
-    uapi::DmaLoggingControl control{.page_size = page_size,
-                                    .num_ranges = static_cast<uint32_t>(raw.size()),
-                                    .reserved = 0,
-                                    .ranges = reinterpret_cast<uintptr_t>(raw.data())};
+    uapi::DmaLoggingControl control{
+        .page_size = page_size,
+        .num_ranges = static_cast<uint32_t>(raw.size()),
+        .reserved = 0,
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an address is a number here
+        .ranges = reinterpret_cast<uintptr_t>(raw.data())};
     return feature(uapi::kFeatureSet | uapi::kFeatureDmaLoggingStart, control,
                    fmt::format("SET DMA_LOGGING_START {} ranges", raw.size()));
 }
@@ -336,10 +338,12 @@ Result<> KernelDeviceIo::dma_logging_report(DmaLogRange range, uint64_t page_siz
         return invalid("DMA log of {} bytes in pages of {} into a bitmap of {}", range.length,
                        page_size, out.size());
     }
-    uapi::DmaLoggingReport report{.iova = range.iova,
-                                  .length = range.length,
-                                  .page_size = page_size,
-                                  .bitmap = reinterpret_cast<uintptr_t>(out.words().data())};
+    uapi::DmaLoggingReport report{
+        .iova = range.iova,
+        .length = range.length,
+        .page_size = page_size,
+        // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an address is a number here
+        .bitmap = reinterpret_cast<uintptr_t>(out.words().data())};
     return feature(uapi::kFeatureGet | uapi::kFeatureDmaLoggingReport, report,
                    fmt::format("GET DMA_LOGGING_REPORT {:#x}+{:#x}", range.iova, range.length));
 }

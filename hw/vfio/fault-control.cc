@@ -122,7 +122,7 @@ Result<FaultControl::Script> FaultControl::read_script(std::string_view text) {
         } else if (verb == "short-reads" || verb == "short-writes") {
             const auto bytes = value.empty() ? 1 : parse_number(value);
             if (!bytes) return bad_statement(statement, "wants a number of bytes");
-            (verb == "short-reads" ? script.read_limit : script.write_limit) = *bytes;
+            (verb == "short-reads" ? script.read_limit : script.write_limit) = bytes;
         } else if (statement == "empty-reads") {
             script.empty_reads = EmptyReads::On;
         } else if (statement == "release") {

@@ -135,7 +135,7 @@ Result<std::vector<KernelRegion>> query_regions(Kernel& kernel, BorrowedFd devic
 Result<std::vector<RegionInfo::Area>> parse_sparse_areas(ConstBytes info) {
     if (info.size() < sizeof(uapi::RegionInfo)) return bad_chain("{} bytes", info.size());
     const auto fixed = load_struct<uapi::RegionInfo>(info);
-    const std::vector<RegionInfo::Area> whole = {{0, fixed.size}};
+    std::vector<RegionInfo::Area> whole = {{0, fixed.size}};
     if ((fixed.flags & uapi::kRegionCaps) == 0 || fixed.cap_offset == 0) return whole;
 
     std::optional<std::vector<RegionInfo::Area>> areas;

@@ -22,7 +22,7 @@ auto checked(Call call, std::string_view name) -> Result<decltype(call())> {
     for (;;) {
         const auto value = call();
         if (value != -1) return value;
-        Error error = util::errno_error(std::string(name));
+        const Error error = util::errno_error(std::string(name));
         if (error.errnum() != EINTR) return error;
     }
 }

@@ -174,6 +174,7 @@ Result<> Type1Container::attach(VfioGroup& group) {
 }
 
 Result<> Type1Container::dma_map(system::Iova iova, MutBytes host) {
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an address is a number here
     const auto vaddr = reinterpret_cast<uintptr_t>(host.data());
     MIG_CHECK(check_alignment(iova, host.size()));
     MIG_CHECK(check_alignment(vaddr, host.size()), "host memory");

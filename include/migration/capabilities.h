@@ -63,6 +63,13 @@ struct Parameters {
     uint64_t max_bandwidth_bytes_per_s = 128 * 1024 * 1024;  // 0 = unlimited; precopy only
     uint64_t avail_switchover_bandwidth_bytes_per_s = 0;     // 0 = measure
     uint64_t downtime_limit_ms = 300;
+    // Auto-converge, all in percent: of what is sent, so much may be dirtied; the CPUs' first
+    // sleep, what is added, whether only as much as is needed (0 or 1), and the most.
+    uint64_t throttle_trigger_threshold = 50;
+    uint64_t cpu_throttle_initial = 20;
+    uint64_t cpu_throttle_increment = 10;
+    uint64_t cpu_throttle_tailslow = 0;
+    uint64_t max_cpu_throttle = 99;
     uint64_t x_peer_timeout_ms = 60'000;  // a peer silent for so long has failed
 };
 
@@ -76,5 +83,7 @@ struct ParameterInfo {
 std::span<const ParameterInfo> parameter_table();
 // InvalidArgument with QMP's text when the name is unknown or the value out of range.
 Result<> set_parameter(Parameters& parameters, std::string_view name, uint64_t value);
+// Whether the values fit each other.
+Result<> check_parameters(const Parameters& wanted);
 
 }  // namespace ferry::migration

@@ -35,6 +35,7 @@ struct MigrationCounters {
     uint64_t pages_per_second = 0;
     uint64_t total_time_ms = 0, setup_time_ms = 0;
     std::optional<uint64_t> expected_downtime_ms, downtime_ms;
+    unsigned cpu_throttle_percentage = 0;  // 0: none
     std::optional<uint64_t> vfio_transferred;
 };
 
@@ -52,6 +53,13 @@ enum class ExitOnError : uint8_t { No, Yes };
 // Fires on the main loop thread, once per outgoing attempt, after the attempt's thread has ended
 // and the VM is where it belongs.
 enum class MigrationEvent : uint8_t { Setup, Completed, Failed };
+
+// What goes into the stream besides the VM's state; peers of other ages want it differently.
+struct StreamOptions {
+    enum class Sent : bool { No, Yes };
+    Sent switchover_start = Sent::Yes;  // a command before the last pass, unknown before QEMU 10.0
+    Sent global_state = Sent::Yes;      // No: only of a state that is neither running nor paused
+};
 
 // Main loop thread, unless a method says otherwise.
 class Migration {
@@ -93,6 +101,10 @@ class Migration {
     // is then in its former run state (load: paused or running as saved).
     Result<> save_snapshot(std::unique_ptr<MigrationChannel> channel, system::Done done);
     Result<> load_snapshot(std::unique_ptr<MigrationChannel> channel, system::Done done);
+
+    // Of the next attempt.
+    void set_stream_options(StreamOptions options);
+    StreamOptions stream_options() const;
 
     MigrationInfo query() const;  // any thread
     bool in_progress() const;     // either direction

@@ -20,6 +20,7 @@ struct RamStats {
     std::atomic<uint64_t> zero_pages = 0;
     std::atomic<uint64_t> normal_pages = 0;
     std::atomic<uint64_t> dirty_sync_count = 0;
+    std::atomic<uint64_t> dirtied_pages = 0;  // found dirty by syncs, all together
     std::atomic<uint64_t> dirty_pages_per_second = 0;
     std::atomic<uint64_t> pages_per_second = 0;  // sent, zero pages too
     std::atomic<uint64_t> untracked_bytes = 0;   // go again in the last pass

@@ -24,7 +24,7 @@
 namespace ferry::migration {
 
 struct SectionId {
-    std::string idstr;  // 1..255 bytes, e.g. "0000:00:03.0/vfio"
+    std::string idstr;  // 1..127 bytes, e.g. "0000:00:03.0/vfio"
     uint32_t instance_id = 0;
     uint32_t version_id = 1;
 };
@@ -128,7 +128,7 @@ class SaveVMRegistry {
         const SectionId& section() const { return plain ? plain->section : handlers->section(); }
     };
 
-    // InvalidArgument when (idstr, instance_id) exists already, or when idstr is not 1 to 255
+    // InvalidArgument when (idstr, instance_id) exists already, or when idstr is not 1 to 127
     // printable ASCII characters.
     Result<util::Registration> add(SaveVMHandlers& handlers);
     // A plain device: its state is read and written on the main loop thread, while stopped.
@@ -183,7 +183,9 @@ class LoadEvents {
     // Once, before the first section is read (or the end, when there is none).
     virtual Result<> first_section() = 0;
 };
-Result<> load_header(LoadStream& in, const StreamIdentity& identity);
+// An Error is no stream of ours at all. A refusal is one that this VM can't load: it comes before
+// the source can be told, so that the caller reads on up to LoadEvents::first_section.
+Result<std::optional<Error>> load_header(LoadStream& in, const StreamIdentity& identity);
 // Elements up to and with EOF, then the VMDESCRIPTION that every sender of ours and QEMU's
 // default machine types append; what follows EOF and is none is left to the caller. The body of a
 // plain device is read here and applied on the main loop, which never waits for the peer.

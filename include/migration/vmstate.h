@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Declarative state of plain devices: fields in order, versions, subsections. Describes an object
 // of type T by member pointers; encodes, decodes and documents itself (VMDESCRIPTION).
+// Bytes: docs/interop/device-state.rst.
 //
 //   const VMStateDescription kTimer = VMState<Timer>("timer", 2, 1)
 //       .field("cpu_ticks_offset", &Timer::ticks).unused(8)
@@ -51,6 +52,7 @@ class VMStateDescription {
     // `"vmsd_name": ..., "version": ..., "fields": [...] [, "subsections": [...]]` (no braces) for
     // the body that save() writes for this object.
     std::string describe(const void* object) const;
+    bool needed(const void* object) const { return !needed_ || needed_(object); }
 
  private:
     template <typename T>
@@ -67,6 +69,7 @@ class VMStateDescription {
     uint32_t minimum_version_ = 1;
     std::vector<Field> fields_;
     std::vector<Subsection> subsections_;
+    std::function<bool(const void* object)> needed_;
     std::function<void(void* object)> pre_save_;
     std::function<Result<>(void* object, uint32_t version)> post_load_;
 };
@@ -130,6 +133,13 @@ class VMState {
             {std::move(description), [needed = std::move(needed)](const void* object) {
                  return needed(*static_cast<const T*>(object));
              }});
+        return *this;
+    }
+    // Asked when the section's turn comes: without need it is left out. Default: always needed.
+    VMState& needed(std::function<bool(const T&)> hook) {
+        out_.needed_ = [hook = std::move(hook)](const void* object) {
+            return hook(*static_cast<const T*>(object));
+        };
         return *this;
     }
     VMState& pre_save(std::function<void(T&)> hook) {

@@ -26,7 +26,7 @@ using Iova = uint64_t;  // address as a device uses it, bytes
 // One migratable piece of guest RAM. Its host memory never moves.
 class RamBlock {
  public:
-    // `name` as it travels in the stream (1..255 bytes). `size`: multiple of kPageSize.
+    // `name` as it travels in the stream (1..127 bytes). `size`: multiple of kPageSize.
     static Result<std::unique_ptr<RamBlock>> create_memfd(std::string name, uint64_t size);
     // A file shared with others; grown to `size` when shorter.
     static Result<std::unique_ptr<RamBlock>> create_file(std::string name, const std::string& path,

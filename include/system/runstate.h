@@ -79,6 +79,9 @@ class VcpuControl {
     virtual ~VcpuControl() = default;
     virtual void pause(Done done) = 0;  // done when no vCPU touches memory or devices any more
     virtual void resume() = 0;
+    // Percent of their time for which the vCPUs sleep, 0 to 99, from now on and over pauses.
+    // Unsupported where they can't: then no migration may use auto-converge.
+    virtual Result<> set_throttle(unsigned percent);
 };
 
 enum class RunStateEvent : uint8_t { Stop, Resume };
@@ -93,6 +96,8 @@ class RunStateController {
     bool busy() const { return current_.has_value(); }
 
     void set_vcpus(VcpuControl* vcpus) { vcpus_ = vcpus; }
+    Result<> set_throttle(unsigned percent);  // of the vCPUs
+    // May be given back while a transition is under way, by a handler that owes no answer.
     util::Registration add_handler(VmChangeHandler& handler);
     util::Registration on_event(std::function<void(RunStateEvent)> listener);
 
@@ -100,7 +105,8 @@ class RunStateController {
     // loop thread.
     // stop: from a live state runs the passes, from any other only changes the state.
     void stop(RunState to, Done done);
-    // start: to Running. Nothing to do when it runs already.
+    // start: to Running, or to Suspended if it was that when it was stopped. Nothing to do when it
+    // runs already.
     void start(Done done);
     // The same as a person's commands: user_stop leaves a VM alone that is stopped already,
     // user_cont is refused while a migration holds the VM. In a VM that waits for its state they
@@ -109,6 +115,9 @@ class RunStateController {
     void user_cont(Done done);
     // Whether user_stop came while a migration held the VM: it is then taken back to paused.
     bool user_stopped_meanwhile() const { return user_stopped_meanwhile_; }
+    // Whether the guest sleeps: it was stopped while suspended, so that a start suspends it again.
+    // A destination says so of the VM that it has loaded.
+    void set_was_suspended(bool was_suspended) { was_suspended_ = was_suspended; }
     bool autostart() const { return autostart_; }
     void set_autostart(bool autostart) { autostart_ = autostart; }
     // Work that no stop or start may overlap (a reset). It looks at the state when its turn comes,
@@ -140,6 +149,7 @@ class RunStateController {
     };
 
     void enter(RunState to);
+    void forget(VmChangeHandler& handler);
     void submit(Request request);
     // An answer that needs no transition, or nothing when one is needed.
     std::optional<Result<>> judge(const Request& request);
@@ -162,6 +172,7 @@ class RunStateController {
     std::deque<Request> queue_;
     std::optional<Transition> current_;
     bool user_stopped_meanwhile_ = false;
+    bool was_suspended_ = false;
     bool autostart_ = true;
 };
 

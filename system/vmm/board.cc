@@ -30,10 +30,6 @@ size_t first_access(uint64_t gpa, size_t length) {
     return std::min<uint64_t>(fits, aligned);
 }
 
-uint32_t floating(unsigned length) {
-    return length >= sizeof(uint32_t) ? UINT32_MAX : (uint32_t{1} << 8 * length) - 1;
-}
-
 }  // namespace
 
 // --- Configuration ports.
@@ -53,24 +49,25 @@ uint16_t register_of(uint32_t address) {
 }
 }  // namespace
 
-uint32_t PciHostPorts::read(uint16_t port, unsigned length) {
+uint32_t PciHostPorts::read(uint16_t offset, unsigned length) {
     const uint32_t address = address_;
-    if (port == kAddress && length == sizeof(uint32_t)) return address;
-    if (port < kData || (address & kEnable) == 0 || bus_of(address) != 0) return floating(length);
-    const unsigned into = port - kData;
-    if (into + length > sizeof(uint32_t)) return floating(length);
+    if (offset == kAddress && length == sizeof(uint32_t)) return address;
+    if (offset < kData || (address & kEnable) == 0 || bus_of(address) != 0)
+        return isa::floating(length);
+    const unsigned into = offset - kData;
+    if (into + length > sizeof(uint32_t)) return isa::floating(length);
     return bus_.config_read(function_of(address),
                             static_cast<uint16_t>(register_of(address) + into), length);
 }
 
-void PciHostPorts::write(uint16_t port, unsigned length, uint32_t value) {
-    if (port == kAddress && length == sizeof(uint32_t)) {
+void PciHostPorts::write(uint16_t offset, unsigned length, uint32_t value) {
+    if (offset == kAddress && length == sizeof(uint32_t)) {
         address_ = value & 0x80ff'fffc;
         return;
     }
     const uint32_t address = address_;
-    if (port < kData || (address & kEnable) == 0 || bus_of(address) != 0) return;
-    const unsigned into = port - kData;
+    if (offset < kData || (address & kEnable) == 0 || bus_of(address) != 0) return;
+    const unsigned into = offset - kData;
     if (into + length > sizeof(uint32_t)) return;
     bus_.config_write(function_of(address), static_cast<uint16_t>(register_of(address) + into),
                       length, value);
@@ -89,14 +86,27 @@ const migration::VMStateDescription& PciHostPorts::vmstate() {
     return kDescription;
 }
 
+// --- Memory of functions, and their configuration space.
+
+bool PciRoot::memory_read(uint64_t gpa, MutBytes out) {
+    return (ecam && ecam->read(gpa, out)) || bus.memory_read(gpa, out);
+}
+
+bool PciRoot::memory_write(uint64_t gpa, ConstBytes in) {
+    return (ecam && ecam->write(gpa, in)) || bus.memory_write(gpa, in);
+}
+
 // --- The board.
 
 Result<std::unique_ptr<Board>> Board::create(const Options& options) {
     auto board = std::make_unique<Board>();
-    if (options.machine == MachineType::Q35) {
+    if (options.machine != MachineType::None) {
         PciRoot& pci = board->pci_.emplace();
         MIG_TRY(pci.host_bridge,
                 pci.bus.plug({}, pci::create_host_bridge(kBridgeVendor, kBridgeDevice)));
+        MIG_TRY(pci.ports_claim,
+                board->ports_.claim(PciHostPorts::kPort, PciHostPorts::kCount, pci.ports));
+        if (options.machine == MachineType::Q35) pci.ecam.emplace(pci.bus);
     }
     MIG_CHECK(board->create_ram(options));
     return board;
@@ -114,7 +124,7 @@ Result<std::unique_ptr<system::RamBlock>> create_backend(const BackendOptions& b
 }  // namespace
 
 Result<> Board::create_ram(const Options& options) {
-    const bool q35 = options.machine == MachineType::Q35;
+    const bool pc = options.machine != MachineType::None;
     uint64_t next_high = kHighRamStart;
     const auto main =
         std::ranges::find(options.backends, options.memory_backend, &BackendOptions::id);
@@ -126,9 +136,10 @@ Result<> Board::create_ram(const Options& options) {
         }
         MIG_TRY(auto block, create_backend(*main));
         MIG_CHECK(map_main(std::move(block), next_high));
-    } else if (options.ram_bytes != 0 || q35) {
+    } else if (options.ram_bytes != 0 || pc) {
         const uint64_t bytes = options.ram_bytes != 0 ? options.ram_bytes : kDefaultRamBytes;
-        MIG_TRY(auto block, system::RamBlock::create_memfd(q35 ? "pc.ram" : "ram", bytes));
+        MIG_TRY(auto block, system::RamBlock::create_memfd(
+                                std::string(machine_info(options.machine).ram_id), bytes));
         MIG_CHECK(map_main(std::move(block), next_high));
     }
     for (auto backend = options.backends.begin(); backend != options.backends.end(); ++backend) {
@@ -191,7 +202,7 @@ void Board::reset() {
 
 void Board::msi_write(uint64_t address, uint32_t data) {
     if (address >= kMsiFirst && address <= kMsiLast) {
-        ++lost_msis_;
+        if (interrupts_ == nullptr || !interrupts_->signal_msi({address, data})) ++lost_msis_;
         return;
     }
     std::array<std::byte, sizeof(data)> bytes{};
@@ -208,7 +219,7 @@ void Board::memory_read(uint64_t gpa, MutBytes out) {
             std::memcpy(out.data(), piece.bytes.data(), done);
         } else {
             done = first_access(gpa, out.size());
-            if (!pci_ || !pci_->bus.memory_read(gpa, out.first(done))) {
+            if (!pci_ || !pci_->memory_read(gpa, out.first(done))) {
                 std::ranges::fill(out.first(done), kFloating);
             }
         }
@@ -226,27 +237,27 @@ void Board::memory_write(uint64_t gpa, ConstBytes in) {
             piece.block->mark_dirty(piece.offset, done);
         } else {
             done = first_access(gpa, in.size());
-            if (pci_) pci_->bus.memory_write(gpa, in.first(done));
+            if (pci_) pci_->memory_write(gpa, in.first(done));
         }
         gpa += done;
         in = in.subspan(done);
     }
 }
 
+// A function's ports before those of the board.
 uint32_t Board::port_read(uint16_t port, unsigned length) {
-    if (!pci_) return floating(length);
-    if (PciHostPorts::decodes(port)) return pci_->ports.read(port, length);
     std::array<std::byte, sizeof(uint32_t)> bytes{};
-    if (!pci_->bus.port_read(port, MutBytes(bytes).first(length))) return floating(length);
-    return util::load_le32(bytes.data());
+    if (pci_ && pci_->bus.port_read(port, MutBytes(bytes).first(length))) {
+        return util::load_le32(bytes.data());
+    }
+    return ports_.read(port, length);
 }
 
 void Board::port_write(uint16_t port, unsigned length, uint32_t value) {
-    if (!pci_) return;
-    if (PciHostPorts::decodes(port)) return pci_->ports.write(port, length, value);
     std::array<std::byte, sizeof(uint32_t)> bytes{};
     util::store_le32(bytes.data(), value);
-    pci_->bus.port_write(port, ConstBytes(bytes).first(length));
+    if (pci_ && pci_->bus.port_write(port, ConstBytes(bytes).first(length))) return;
+    ports_.write(port, length, value);
 }
 
 }  // namespace ferry::vmm

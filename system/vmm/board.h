@@ -8,8 +8,11 @@
 #include <memory>
 #include <optional>
 
+#include "accel/kvm/interrupts.h"
 #include "accel/qtest/protocol.h"
 #include "accel/qtest/virtual-clock.h"
+#include "hw/isa/port-bus.h"
+#include "hw/pci/ecam.h"
 #include "hw/pci/pci.h"
 #include "migration/savevm.h"
 #include "system/memory.h"
@@ -25,14 +28,16 @@ inline constexpr uint64_t kExtraRamAlignment = uint64_t{1} << 30;
 inline constexpr uint64_t kDefaultRamBytes = uint64_t{128} << 20;
 
 // PCI's configuration mechanism #1: an address port and a data port. Any thread.
-class PciHostPorts {
+class PciHostPorts final : public isa::PortDevice {
  public:
+    static constexpr uint16_t kPort = 0xcf8;
+    static constexpr uint32_t kCount = 8;
+
     explicit PciHostPorts(pci::PciBus& bus) : bus_(bus) {}
 
-    // Whether the port is one of them.
-    static bool decodes(uint16_t port) { return port >= kAddress && port < kEnd; }
-    uint32_t read(uint16_t port, unsigned length);
-    void write(uint16_t port, unsigned length, uint32_t value);
+    unsigned widest() const override { return sizeof(uint32_t); }
+    uint32_t read(uint16_t offset, unsigned length) override;
+    void write(uint16_t offset, unsigned length, uint32_t value) override;
     void reset() { address_ = 0; }
 
     struct State {
@@ -43,7 +48,7 @@ class PciHostPorts {
     State& state() { return state_; }
 
  private:
-    static constexpr uint16_t kAddress = 0xcf8, kData = 0xcfc, kEnd = 0xd00;
+    static constexpr uint16_t kAddress = 0, kData = 4;
 
     pci::PciBus& bus_;
     std::atomic<uint32_t> address_ = 0;
@@ -53,7 +58,13 @@ class PciHostPorts {
 struct PciRoot {
     pci::PciBus bus;
     PciHostPorts ports{bus};
+    std::optional<pci::Ecam> ecam;  // q35
+    util::Registration ports_claim;
     util::Registration host_bridge;
+
+    // Whether somebody answers; then the access happened.
+    bool memory_read(uint64_t gpa, MutBytes out);
+    bool memory_write(uint64_t gpa, ConstBytes in);
 };
 
 class Board final : public qtest::Machine {
@@ -62,14 +73,17 @@ class Board final : public qtest::Machine {
 
     system::GuestMemory& memory() { return memory_; }
     pci::PciBus* bus() { return pci_ ? &pci_->bus : nullptr; }  // null: the machine has none
+    isa::PortBus& ports() { return ports_; }
     qtest::VirtualClock& clock() { return clock_; }
     // Registers what of the board migrates: after RAM. The caller keeps what is returned, and lets
     // it go before board and registry.
     Result<std::vector<util::Registration>> register_state(migration::SaveVMRegistry& registry);
     void reset();
 
+    // Who takes interrupts from now on; nobody without it. Before devices exist.
+    void set_interrupts(kvm::Interrupts& interrupts) { interrupts_ = &interrupts; }
     // A message-signalled interrupt: a write by a device. Any thread. What is aimed at the
-    // interrupt controllers' address, where nobody is, is counted.
+    // interrupt controllers' address where nobody is, is counted.
     void msi_write(uint64_t address, uint32_t data);
     uint64_t lost_msis() const { return lost_msis_; }
 
@@ -90,8 +104,10 @@ class Board final : public qtest::Machine {
     static const migration::VMStateDescription& clock_vmstate();
 
     system::GuestMemory memory_;
+    isa::PortBus ports_;
     std::optional<PciRoot> pci_;
     qtest::VirtualClock clock_;
+    kvm::Interrupts* interrupts_ = nullptr;
     ClockState clock_state_{0, 0, &clock_};
     std::atomic<uint64_t> lost_msis_ = 0;
 };

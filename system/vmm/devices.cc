@@ -4,9 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <mutex>
-#include <optional>
 #include <utility>
 
 #include "hw/test-device.h"
@@ -14,6 +11,7 @@
 #include "hw/vfio/device-io-observed.h"
 #include "hw/vfio/device-io-soft.h"
 #include "hw/vfio/pci.h"
+#include "system/vmm/gathering.h"
 #include "util/try.h"
 
 namespace ferry::vmm {
@@ -33,6 +31,8 @@ constexpr std::string_view kCommonHelp =
     "                         off: all RAM goes again in the last pass; default on\n"
     "  x-device-dirty-page-tracking=<on/off>\n"
     "                         off: do not ask the device what it wrote; default on\n"
+    "  x-migration-multifd-transfer=<auto/off>\n"
+    "                         of its state over the other channels; not there yet\n"
     "  migration-events=<bool>  VFIO_MIGRATION events; default off\n"
     "  x-skip-vsc-check=<bool>\n"
     "                         off: vendor capabilities must be equal; default on\n";
@@ -45,9 +45,16 @@ Result<vfio::OnOffAuto> take_on_off_auto(SubOptions& properties, std::string_vie
                                          vfio::OnOffAuto fallback) {
     const auto text = properties.take(key);
     if (!text) return fallback;
-    if (*text == "auto") return vfio::OnOffAuto::Auto;
-    MIG_TRY(const bool on, parse_bool(*text), "{}: {}", properties.context(), key);
-    return on ? vfio::OnOffAuto::On : vfio::OnOffAuto::Off;
+    MIG_TRY(const auto value, on_off_auto_from_text(*text), "{}: {}", properties.context(), key);
+    return value;
+}
+
+// State goes over the main channel, whatever is asked: only what that satisfies is accepted.
+Result<> check_multifd_transfer(vfio::OnOffAuto value) {
+    if (value != vfio::OnOffAuto::On) return {};
+    return make_error(ErrorKind::Unsupported,
+                      "x-migration-multifd-transfer=on needs the capability multifd, which is not "
+                      "there: use auto or off");
 }
 
 Result<vfio::VfioProperties> take_vfio_properties(SubOptions& from) {
@@ -67,38 +74,27 @@ Result<vfio::VfioProperties> take_vfio_properties(SubOptions& from) {
     return to;
 }
 
-// Calls `done` on the loop thread once `count` parts have reported, with the first error.
-class Gathering {
- public:
-    Gathering(system::MainLoop& loop, size_t count, system::Done done)
-        : loop_(loop), outstanding_(count), done_(std::move(done)) {}
-
-    void part_done(Result<> part) {
-        {
-            const std::lock_guard lock(mutex_);
-            if (!part && !error_) error_ = std::move(part).error();
-            if (--outstanding_ > 0) return;
-        }
-        Result<> whole = error_ ? Result<>(std::move(*error_)) : Result<>();
-        loop_.post([done = std::move(done_), whole = std::move(whole)]() mutable {
-            done(std::move(whole));
-        });
-    }
-
- private:
-    system::MainLoop& loop_;
-    std::mutex mutex_;
-    size_t outstanding_;          // mutex_
-    std::optional<Error> error_;  // mutex_
-    system::Done done_;
-};
-
 Error unknown_type(std::string_view driver) {
     return make_error(ErrorKind::Unsupported,
                       "-device {}: not a valid device model name (see -device help)", driver);
 }
 
 }  // namespace
+
+std::string_view to_string(vfio::OnOffAuto value) {
+    switch (value) {
+        case vfio::OnOffAuto::Auto: return "auto";
+        case vfio::OnOffAuto::On: return "on";
+        case vfio::OnOffAuto::Off: return "off";
+    }
+    return "auto";
+}
+
+Result<vfio::OnOffAuto> on_off_auto_from_text(std::string_view text) {
+    if (text == "auto") return vfio::OnOffAuto::Auto;
+    MIG_TRY(const bool on, parse_bool(text));
+    return on ? vfio::OnOffAuto::On : vfio::OnOffAuto::Off;
+}
 
 Result<> check_device_type(std::string_view driver) {
     if (driver == kKernelDevice || driver == kSoftDevice) return {};
@@ -128,6 +124,7 @@ Result<std::string> device_help(std::string_view driver) {
 
 struct Devices::Device {
     std::string id;
+    DeviceInfo info;
     hw::TestDevice* model = nullptr;             // soft devices; belongs to `pci`
     std::shared_ptr<vfio::FaultControl> faults;  // null: nothing stands in between
     std::unique_ptr<vfio::VfioPciDevice> pci;
@@ -156,7 +153,42 @@ Devices::Device* Devices::find(std::string_view id) const {
     return nullptr;
 }
 
-Result<> Devices::create(const DeviceOptions& options) {
+Result<> Devices::set_multifd_transfer(std::string_view qom_path, vfio::OnOffAuto value) {
+    MIG_CHECK(check_multifd_transfer(value));
+    for (const auto& device : devices_) {
+        if (device->info.qom_path != qom_path) continue;
+        device->info.multifd_transfer = value;
+        return {};
+    }
+    return make_error(ErrorKind::InvalidArgument, "Device '{}' not found", qom_path);
+}
+
+std::vector<const DeviceInfo*> Devices::all() const {
+    std::vector<const DeviceInfo*> infos;
+    for (const auto& device : devices_) infos.push_back(&device->info);
+    return infos;
+}
+
+namespace {
+
+DeviceInfo describe(const DeviceOptions& options, vfio::VfioPciDevice& pci,
+                    pci::PciAddress address) {
+    DeviceInfo info;
+    info.driver = options.driver;
+    info.id = pci.identity().id;
+    info.qom_path = pci.identity().qom_path;
+    info.address = address;
+    info.given = SubOptions(options.properties).take_rest();
+    for (uint32_t bar = 0; bar < info.bar_bytes.size(); ++bar) {
+        const auto region = pci.io().region_info(bar);
+        if (region) info.bar_bytes[bar] = region->size;
+    }
+    return info;
+}
+
+}  // namespace
+
+Result<> Devices::create(const DeviceOptions& options, DeviceInfo::Plugged plugged) {
     SubOptions properties = options.properties;
     const std::string context = properties.context();
     if (board_.bus() == nullptr) {
@@ -176,6 +208,9 @@ Result<> Devices::create(const DeviceOptions& options) {
         MIG_TRY(address, board_.bus()->first_free(kFirstAutoSlot), "{}", context);
     }
     MIG_TRY(const auto vfio_properties, take_vfio_properties(properties));
+    MIG_TRY(const auto multifd_transfer,
+            take_on_off_auto(properties, "x-migration-multifd-transfer", vfio::OnOffAuto::Auto));
+    MIG_CHECK(check_multifd_transfer(multifd_transfer), "{}", context);
     properties.set_context(options.driver);  // what follows names the whole option itself
     if (const auto script = properties.take("x-fault")) {
         MIG_TRY(device->faults, vfio::FaultControl::parse(*script), "{}: x-fault", context);
@@ -203,6 +238,10 @@ Result<> Devices::create(const DeviceOptions& options) {
                                                  vfio_properties, std::move(io), std::move(sink));
     if (!realized) return std::move(realized).error().context(context);
     device->pci = std::move(*realized);
+    device->info = describe(options, *device->pci, address);
+    device->info.properties = vfio_properties;
+    device->info.multifd_transfer = multifd_transfer;
+    device->info.plugged = plugged;
     devices_.push_back(std::move(device));
     return {};
 }

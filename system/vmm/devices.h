@@ -3,6 +3,7 @@
 // away again.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -22,6 +23,22 @@ namespace ferry::vmm {
 Result<std::string> device_help(std::string_view driver);
 Result<> check_device_type(std::string_view driver);
 
+// What there is to know of a device that exists.
+struct DeviceInfo {
+    std::string driver;
+    std::string id;  // may be empty
+    std::string qom_path;
+    pci::PciAddress address;
+    vfio::VfioProperties properties;
+    vfio::OnOffAuto multifd_transfer = vfio::OnOffAuto::Auto;  // x-migration-multifd-transfer
+    std::vector<SubOptions::Pair> given;                       // as written
+    std::array<uint64_t, 6> bar_bytes = {};                    // 0: there is no such BAR
+    enum class Plugged : bool { AtStart, Later } plugged = Plugged::AtStart;
+};
+
+std::string_view to_string(vfio::OnOffAuto value);
+Result<vfio::OnOffAuto> on_off_auto_from_text(std::string_view text);
+
 // Main loop thread.
 class Devices {
  public:
@@ -31,8 +48,13 @@ class Devices {
     Devices(const Devices&) = delete;
     Devices& operator=(const Devices&) = delete;
 
-    // Calls drivers: before the loop runs.
-    Result<> create(const DeviceOptions& options);
+    // Calls drivers: before the loop runs, or when it can wait. The new device is the last of
+    // all().
+    Result<> create(const DeviceOptions& options,
+                    DeviceInfo::Plugged plugged = DeviceInfo::Plugged::AtStart);
+    std::vector<const DeviceInfo*> all() const;
+    // x-migration-multifd-transfer of the device at this path of the object tree.
+    Result<> set_multifd_transfer(std::string_view qom_path, vfio::OnOffAuto value);
     // All of them, at once; the drivers are called on the devices' own threads.
     void reset(system::Done done);
     // InvalidArgument when there is no such device. Its destruction waits for its thread, so it

@@ -9,17 +9,30 @@ namespace ferry::vmm {
 
 const std::vector<OptionHelp>& option_table() {
     static const std::vector<OptionHelp> kTable = {
-        {"Machine", "machine", "q35|none[,accel=qtest][,memory-backend=ID]",
-         "machine type; given twice, the keys merge; default q35"},
+        {"Machine", "machine", "q35|pc|none[,accel=NAME[:NAME]...][,memory-backend=ID]",
+         "machine type, 'help' lists them; given twice, the keys merge; default q35"},
         {"Machine", "M", "...", "the same as -machine"},
-        {"Machine", "accel", "qtest",
-         "required: no CPU runs; memory, ports and devices are driven over -qtest"},
+        {"Machine", "accel", "kvm|qtest",
+         "kvm runs the guest's CPUs; with qtest none runs, and memory, ports and devices are\n"
+         "driven over -qtest; may be repeated: the first that can be used; default kvm"},
+        {"Machine", "cpu", "MODEL", "what the guest's CPUs are; 'help' lists models"},
+        {"Machine", "smp", "[cpus=]N[,sockets=S][,cores=C][,threads=T]",
+         "number of CPUs; default 1"},
         {"Machine", "m", "[size=]SIZE[k|M|G|T]", "guest RAM; MiB without suffix; default 128"},
         {"Machine", "name", "NAME[,debug-threads=on]", "name of the VM, for query-name"},
         {"Machine", "uuid", "UUID", "for query-uuid and validate-uuid"},
         {"Machine", "S", "", "do not start the VM; 'cont' does"},
+        {"Machine", "no-shutdown", "", "keep the process when the guest has powered off"},
         {"Machine", "nodefaults", "", "accepted: there are no default devices"},
         {"Machine", "no-user-config", "", "accepted: there is no configuration file"},
+
+        {"Machine", "L", "DIR", "accepted: there is no firmware"},
+
+        {"Boot", "drive", "file=FILE[,format=raw][,if=none,id=ID]",
+         "a disk whose first sector the guest begins with, at 0x7c00 in real mode; with if=none\n"
+         "the one of -device ide-hd,drive=ID"},
+        {"Boot", "kernel", "FILE", "begin with an ELF (PVH, multiboot) or flat multiboot image"},
+        {"Boot", "append", "TEXT", "command line of the kernel"},
 
         {"Objects and devices", "object", "TYPE,id=ID,...",
          "memory-backend-ram|memfd,size=SIZE\n"
@@ -53,7 +66,8 @@ const std::vector<OptionHelp>& option_table() {
         {"Control", "audio", "none", "accepted: there is none"},
         {"Control", "nic", "none", "accepted: there is none"},
         {"Control", "net", "none", "accepted: there is none"},
-        {"Control", "serial", "none|null", "accepted: there is none"},
+        {"Control", "serial", "file:PATH|stdio|unix:PATH|tcp:HOST:PORT|null|none|chardev:ID",
+         "a 16550A at COM1; again: COM2 and on; unix and tcp take ,server=on,wait=off"},
         {"Control", "parallel", "none|null", "accepted: there is none"},
 
         {"Process", "trace", "PATTERN[,file=FILE]",
@@ -73,7 +87,7 @@ std::string version_text() {
 
 std::string help_text() {
     std::string text =
-        "usage: ferry-vmm -accel qtest [OPTION]...\n\n"
+        "usage: ferry-vmm [OPTION]...\n\n"
         "Runs a virtual machine that is controlled with QMP or HMP and can migrate. Options have\n"
         "QEMU's names; one or two dashes; in values ',,' stands for a comma. What does not exist\n"
         "here is refused.\n";

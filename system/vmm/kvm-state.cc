@@ -311,7 +311,8 @@ kvm::VmState state_of(const KvmVmImage& image) {
 
 // --- Sections
 
-// What the two kinds have in common: one FULL section, nothing live.
+// What the two kinds have in common: all is in the FULL section; those of the live phases are
+// empty.
 class KvmState::Section : public migration::SaveVMHandlers {
  public:
     Section(KvmState& owner, SectionId id) : owner_(owner), id_(std::move(id)) {}
@@ -355,8 +356,9 @@ class KvmState::VcpuSection final : public Section {
         vcpu_vmstate().save(image.get(), out);
         return out.status();
     }
-    Result<> load_state(migration::LoadStream& in, migration::SectionKind,
+    Result<> load_state(migration::LoadStream& in, migration::SectionKind kind,
                         uint32_t version) override {
+        if (kind != migration::SectionKind::Full) return {};
         auto image = std::make_unique<VcpuImage>();
         MIG_CHECK(vcpu_vmstate().load(image.get(), in, version));
         MIG_TRY(const auto theirs, features_of(*image));
@@ -392,8 +394,9 @@ class KvmState::VmSection final : public Section {
         kvm_vm_vmstate().save(&image, out);
         return out.status();
     }
-    Result<> load_state(migration::LoadStream& in, migration::SectionKind,
+    Result<> load_state(migration::LoadStream& in, migration::SectionKind kind,
                         uint32_t version) override {
+        if (kind != migration::SectionKind::Full) return {};
         KvmVmImage image{};
         MIG_CHECK(kvm_vm_vmstate().load(&image, in, version));
         image_ = image;

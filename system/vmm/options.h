@@ -11,14 +11,15 @@
 #include <vector>
 
 #include "accel/qtest/workload.h"
+#include "hw/char/char-backend.h"
 #include "monitor/json.h"
 #include "monitor/transport.h"
+#include "system/vmm/accelerator.h"
+#include "system/vmm/machine-types.h"
 #include "system/vmm/sub-options.h"
 #include "util/result.h"
 
 namespace ferry::vmm {
-
-enum class MachineType : uint8_t { None, Q35 };
 
 // A descriptor that the parent process left open for us.
 struct InheritedFd {
@@ -56,8 +57,40 @@ struct DeviceOptions {
     SubOptions properties;
 };
 
+inline constexpr size_t kMaxSerials = 4;
+struct SerialOptions {
+    std::optional<chardev::CharAddress> address;  // nothing: there is no such port
+};
+
+struct DriveOptions {
+    std::string id;  // may be empty
+    std::string file;
+    enum class Attached : uint8_t { No, Yes } attached = Attached::No;  // without a -device
+};
+
+// A disk device; it refers to a drive.
+struct DiskOptions {
+    std::string drive;
+    uint64_t boot_index = UINT64_MAX;
+};
+
+// When the guest has powered off: the process ends, or stays with a stopped VM.
+enum class OnPowerOff : uint8_t { End, Pause };
+
+// What the guest begins with. At most one of the paths.
+struct BootOptions {
+    std::string disk;
+    std::string kernel;
+    std::string command_line;  // of the kernel
+};
+
 struct Options {
-    MachineType machine = MachineType::Q35;
+    MachineType machine = kDefaultMachine;
+    std::vector<AcceleratorOptions> accelerators;  // the first that works is used
+    unsigned cpus = 1;
+    std::string cpu_model = "qemu64";
+    BootOptions boot;
+    std::vector<SerialOptions> serials;
     std::string memory_backend;  // id, or empty
     uint64_t ram_bytes = 0;      // 0: the machine's default, or the backend's size
     std::vector<BackendOptions> backends;
@@ -68,6 +101,7 @@ struct Options {
     std::string qtest_log;  // path, or empty
     std::string incoming;   // URI, "defer", or empty
     enum class Autostart : uint8_t { No, Yes } autostart = Autostart::Yes;
+    OnPowerOff on_power_off = OnPowerOff::End;
     enum class OnlyMigratable : uint8_t { No, Yes } only_migratable = OnlyMigratable::No;
     std::string name;
     std::string uuid = "00000000-0000-0000-0000-000000000000";

@@ -23,11 +23,6 @@ using system::RunState;
 constexpr auto kDriverPatience = std::chrono::seconds(2);
 constexpr auto kEndingPoll = std::chrono::milliseconds(5);
 
-// Also in the configuration section of the stream, where both sides must agree.
-std::string machine_name(MachineType type) {
-    return type == MachineType::None ? "none" : "q35";
-}
-
 // The text was checked by the command line; all zeros stand for none.
 std::optional<migration::Uuid> uuid_bytes(std::string_view text) {
     migration::Uuid uuid{};
@@ -39,6 +34,29 @@ std::optional<migration::Uuid> uuid_bytes(std::string_view text) {
         at = at << 4 | std::byte(value);
     }
     return uuid == migration::Uuid{} ? std::nullopt : std::optional(uuid);
+}
+
+constexpr std::string_view kSwitchoverStart = "send-switchover-start";
+constexpr std::string_view kGlobalState = "store-global-state";
+constexpr std::string_view kLegacyAck = "switchover-ack-legacy";
+
+bool is_stream_option(std::string_view name) {
+    return name == kSwitchoverStart || name == kGlobalState || name == kLegacyAck;
+}
+
+Result<> set_stream_option(migration::StreamOptions& stream, std::string_view name,
+                           std::string_view value) {
+    using Sent = migration::StreamOptions::Sent;
+    MIG_TRY(const bool on, parse_bool(value));
+    if (name == kLegacyAck) {
+        // One message, sent by a destination that is ready: that is how it is done here.
+        if (on) return {};
+        return make_error(ErrorKind::Unsupported,
+                          "the newer form of switchover-ack is not there; only on");
+    }
+    (name == kGlobalState ? stream.global_state : stream.switchover_start) =
+        on ? Sent::Yes : Sent::No;
+    return {};
 }
 
 // Descriptors for -incoming fd:N: those that the parent process left open.
@@ -68,44 +86,121 @@ Result<std::unique_ptr<monitor::MonitorTransport>> open_transport(system::MainLo
 
 }  // namespace
 
-Vm::Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Board> board)
+Vm::Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Board> board,
+       Accelerator accelerator)
     : options_(std::move(options)),
       loop_(loop),
       env_(env),
+      accelerator_(std::move(accelerator)),
       board_(std::move(board)),
       runstate_(loop, env, options_.incoming.empty() ? RunState::PreLaunch : RunState::InMigrate),
-      registry_(loop, &env.trace) {}
+      registry_(loop, &env.trace),
+      power_(loop, env, runstate_, options_.on_power_off,
+             {.reset = [this](auto memory, auto done) { reset_machine(memory, std::move(done)); },
+              .pause_cpus = [this](auto done) { vcpus_.pause(std::move(done)); },
+              .end_process = [this] { end(EXIT_SUCCESS); }}),
+      vcpus_(loop, runstate_, power_.requests()) {}
 
 Result<std::unique_ptr<Vm>> Vm::create(Options options, GlibMainLoop& loop, util::Env& env) {
+    MIG_TRY(auto accelerator, choose_accelerator(options.accelerators));
     MIG_TRY(auto board, Board::create(options));
-    std::unique_ptr<Vm> vm(new Vm(std::move(options), loop, env, std::move(board)));
+    std::unique_ptr<Vm> vm(
+        new Vm(std::move(options), loop, env, std::move(board), std::move(accelerator)));
     MIG_TRY(vm->migration_,
-            migration::Migration::create({.loop = loop,
-                                          .env = env,
-                                          .runstate = vm->runstate_,
-                                          .memory = vm->board_->memory(),
-                                          .registry = vm->registry_,
-                                          .device_state = vm->vfio_services_,
-                                          .machine_name = machine_name(vm->options_.machine),
-                                          .uuid = uuid_bytes(vm->options_.uuid)}));
+            migration::Migration::create(
+                {.loop = loop,
+                 .env = env,
+                 .runstate = vm->runstate_,
+                 .memory = vm->board_->memory(),
+                 .registry = vm->registry_,
+                 .device_state = vm->vfio_services_,
+                 .machine_name = std::string(machine_info(vm->options_.machine).name),
+                 .uuid = uuid_bytes(vm->options_.uuid)}));
     MIG_CHECK(vm->preset_migration());
     MIG_TRY(vm->board_state_, vm->board_->register_state(vm->registry_));
     vm->monitor_.emplace(*vm);
     add_extra_commands(vm->monitor_->commands(), *vm);
     MIG_CHECK(
         vm->workloads_.create(vm->options_.workloads, vm->board_->memory(), env, vm->registry_));
-    vm->runstate_.set_vcpus(&vm->workloads_.vcpus());
+    MIG_CHECK(vm->create_cpus());
+    MIG_CHECK(vm->create_platform());
     MIG_CHECK(vm->create_devices());
+    MIG_TRY(vm->management_, Management::create(*vm, vm->monitor_->commands()));
     MIG_CHECK(vm->serve());
     MIG_CHECK(vm->begin());
     return vm;
 }
 
+// A machine without RAM and board has no CPUs either, whoever would run them.
+Result<> Vm::create_cpus() {
+    vcpus_.add(workloads_.vcpus());
+    runstate_.set_vcpus(&vcpus_);
+    power_.set_events(monitor_->events());
+    // A file that is not there is an error even if nobody would execute it.
+    MIG_TRY(auto boot, BootImage::load(options_.boot));
+    if (!accelerator_.kvm || options_.machine == MachineType::None) return {};
+    MIG_TRY(auto model, kvm::cpu_model(options_.cpu_model, accelerator_.kvm->supported_cpuid()),
+            "-cpu");
+    MIG_TRY(kvm_machine_,
+            KvmMachine::create(
+                {.kvm = *accelerator_.kvm,
+                 .board = *board_,
+                 .requests = power_.requests(),
+                 .runstate = runstate_,
+                 .registry = registry_,
+                 .loop = loop_,
+                 .env = env_},
+                {.cpus = options_.cpus, .model = std::move(model), .boot = std::move(boot)},
+                [this](const kvm::GuestEnd& end) { power_.guest_ended(end); }));
+    vcpus_.add(*kvm_machine_);
+    board_->set_interrupts(kvm_machine_->interrupts());
+    return {};
+}
+
+namespace {
+
+isa::Rtc::Memory memory_of(const system::GuestMemory& memory, unsigned cpus) {
+    isa::Rtc::Memory sizes{.cpus = cpus};
+    for (const system::RamMapping& mapping : memory.mappings()) {
+        (mapping.gpa < kHighRamStart ? sizes.below_4g_bytes : sizes.above_4g_bytes) +=
+            mapping.length;
+    }
+    return sizes;
+}
+
+}  // namespace
+
+Result<> Vm::create_platform() {
+    if (options_.machine == MachineType::None) return {};
+    const bool executes = kvm_machine_ != nullptr;
+    MIG_TRY(platform_,
+            Platform::create({.loop = loop_,
+                              .ports = board_->ports(),
+                              .requests = power_.requests(),
+                              .interrupts = executes ? &kvm_machine_->interrupts() : nullptr,
+                              .base_clock = board_->clock(),
+                              .clock = env_.clock,
+                              .passing = executes ? RunningClock::Passing::ByItself
+                                                  : RunningClock::Passing::ByTest,
+                              .registry = registry_,
+                              .runstate = runstate_,
+                              .log = env_.log},
+                             {.machine = options_.machine,
+                              .memory = memory_of(board_->memory(), options_.cpus),
+                              .serials = options_.serials}));
+    return {};
+}
+
 Result<> Vm::preset_migration() {
     std::vector<std::pair<migration::Capability, bool>> capabilities;
     migration::Parameters parameters = migration_->parameters();
+    migration::StreamOptions stream;
     for (const auto& [name, value] : options_.migration_presets) {
         const std::string context = fmt::format("-global migration.{}={}", name, value);
+        if (is_stream_option(name)) {
+            MIG_CHECK(set_stream_option(stream, name, value), "{}", context);
+            continue;
+        }
         const std::string plain = name.starts_with("x-") ? name.substr(2) : name;
         if (const auto capability = migration::capability_from_name(plain)) {
             MIG_TRY(const bool on, parse_bool(value), "{}", context);
@@ -117,6 +212,7 @@ Result<> Vm::preset_migration() {
             MIG_CHECK(migration::set_parameter(parameters, plain, number), "{}", context);
         }
     }
+    migration_->set_stream_options(stream);
     MIG_CHECK(migration_->set_capabilities(capabilities), "-global");
     return migration_->set_parameters(parameters);
 }
@@ -195,6 +291,7 @@ std::vector<monitor::TypeInfo> Vm::types() const {
     using Abstract = monitor::TypeInfo::Abstract;
     return {{"object", "", Abstract::Yes},
             {"accel", "object", Abstract::Yes},
+            {"kvm-accel", "accel"},
             {"qtest-accel", "accel"},
             {"device", "object", Abstract::Yes},
             {"vfio-pci", "device"},
@@ -207,19 +304,79 @@ std::vector<monitor::TypeInfo> Vm::types() const {
 }
 
 std::vector<monitor::MachineInfo> Vm::machines() const {
-    return {{.name = machine_name(MachineType::None), .alias = "", .is_default = {}},
-            {.name = machine_name(MachineType::Q35),
-             .alias = "",
-             .is_default = monitor::MachineInfo::Default::Yes}};
+    using Default = monitor::MachineInfo::Default;
+    std::vector<monitor::MachineInfo> machines;
+    for (const MachineInfo& machine : machine_types()) {
+        machines.push_back(
+            {.name = std::string(machine.name),
+             .alias = std::string(machine.alias),
+             .is_default = machine.type == kDefaultMachine ? Default::Yes : Default::No,
+             .cpu_max = machine.max_cpus});
+    }
+    return machines;
+}
+
+monitor::KvmInfo Vm::kvm() const {
+    using monitor::KvmInfo;
+    const bool enabled = accelerator_.kind == AcceleratorKind::Kvm;
+    return {.enabled = enabled ? KvmInfo::Enabled::Yes : KvmInfo::Enabled::No,
+            .present = KvmInfo::Present::Yes};
+}
+
+std::vector<monitor::CpuInfo> Vm::cpus() const {
+    std::vector<monitor::CpuInfo> cpus;
+    if (!kvm_machine_) return cpus;
+    for (const int thread : kvm_machine_->thread_ids()) {
+        cpus.push_back({.thread_id = thread,
+                        .qom_path = fmt::format("/machine/unattached/device[{}]", cpus.size())});
+    }
+    return cpus;
 }
 
 void Vm::reset(system::Done done) {
-    board_->reset();
-    devices_->reset(std::move(done));
+    reset_machine(KvmMachine::Memory::Reloaded, std::move(done));
+}
+
+// The guest stands still while it happens. What it asked for before is over with it.
+void Vm::reset_machine(KvmMachine::Memory memory, system::Done done) {
+    vcpus_.pause([this, memory, done = std::move(done)](Result<>) mutable {
+        power_.requests().take();
+        board_->reset();
+        if (platform_) platform_->reset();
+        devices_->reset([this, memory, done = std::move(done)](Result<> devices) mutable {
+            reset_cpus(memory, [this, memory, devices = std::move(devices),
+                                done = std::move(done)](Result<> cpus) mutable {
+                if (platform_ && memory == KvmMachine::Memory::Kept) platform_->wake();
+                if (runstate_.state() == RunState::Running) vcpus_.resume();
+                done(devices ? std::move(cpus) : std::move(devices));
+            });
+        });
+    });
+}
+
+void Vm::reset_cpus(KvmMachine::Memory memory, system::Done done) {
+    if (!kvm_machine_) return done({});
+    kvm_machine_->reset(memory, std::move(done));
 }
 
 void Vm::device_del(std::string_view id, system::Done done) {
     devices_->remove(id, std::move(done));
+}
+
+Result<> Vm::powerdown() {
+    if (!platform_) {
+        return make_error(ErrorKind::Unsupported, "powering down is not supported by this machine");
+    }
+    platform_->press_power_button();
+    return {};
+}
+
+Result<> Vm::wakeup() {
+    if (!platform_) {
+        return make_error(ErrorKind::Unsupported,
+                          "wake-up from suspend is not supported by this guest");
+    }
+    return power_.wake();
 }
 
 void Vm::quit() {

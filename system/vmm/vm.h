@@ -16,7 +16,12 @@
 #include "system/vmm/board.h"
 #include "system/vmm/devices.h"
 #include "system/vmm/glib-main-loop.h"
+#include "system/vmm/guest-power.h"
+#include "system/vmm/joined-vcpus.h"
+#include "system/vmm/kvm-machine.h"
+#include "system/vmm/management.h"
 #include "system/vmm/options.h"
+#include "system/vmm/platform.h"
 #include "system/vmm/qtest-server.h"
 #include "system/vmm/workloads.h"
 #include "util/env.h"
@@ -48,13 +53,26 @@ class Vm final : public monitor::VmControl {
     void quit() override;
     void reset(system::Done done) override;
     void device_del(std::string_view id, system::Done done) override;
+    monitor::KvmInfo kvm() const override;
+    std::vector<monitor::CpuInfo> cpus() const override;
+    Result<> powerdown() override;
+    Result<> wakeup() override;
+    WakeupSupport wakeup_support() const override {
+        return platform_ ? WakeupSupport::Yes : WakeupSupport::No;
+    }
+    const Options& options() const { return options_; }
 
     Board& board() { return *board_; }
     Workloads& workloads() { return workloads_; }
     Devices& devices() { return *devices_; }
 
  private:
-    Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Board> board);
+    Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Board> board,
+       Accelerator accelerator);
+    Result<> create_cpus();
+    Result<> create_platform();
+    void reset_cpus(KvmMachine::Memory memory, system::Done done);
+    void reset_machine(KvmMachine::Memory memory, system::Done done);
     Result<> create_devices();
     Result<> preset_migration();
     Result<> serve();
@@ -66,6 +84,7 @@ class Vm final : public monitor::VmControl {
     const Options options_;
     GlibMainLoop& loop_;
     util::Env& env_;
+    const Accelerator accelerator_;
     std::unique_ptr<Board> board_;
     system::RunStateController runstate_;
     migration::SaveVMRegistry registry_;
@@ -74,7 +93,12 @@ class Vm final : public monitor::VmControl {
     std::vector<util::Registration> board_state_;
     std::optional<monitor::Monitor> monitor_;
     Workloads workloads_;
+    GuestPower power_;
+    std::unique_ptr<KvmMachine> kvm_machine_;  // null without KVM, and in a machine without CPUs
+    JoinedVcpus vcpus_;
+    std::unique_ptr<Platform> platform_;  // null in a machine without devices
     std::optional<Devices> devices_;
+    std::unique_ptr<Management> management_;
     std::unique_ptr<QtestServer> qtest_;
     util::Registration signals_;
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "tests/support/errno-of.h"
+#include "tests/support/mig-states.h"
 #include "util/event-fd.h"
 
 namespace ferry::test {
@@ -11,7 +13,7 @@ namespace ferry::test {
 using vfio::DmaLogRange;
 using vfio::MigState;
 using vfio::SessionKind;
-using enum vfio::MigState;
+using namespace mig_states;
 
 Image read_image(vfio::MigDataStream& stream, size_t piece_bytes) {
     Image image;
@@ -73,10 +75,7 @@ Image DeviceIoSuite::save(DeviceUnderTest& device, size_t piece_bytes) {
 
 namespace {
 
-template <typename T>
-int errno_of(const Result<T>& result) {
-    return result ? 0 : result.error().errnum();
-}
+using system::kPageSize;
 
 // ---- information, regions, interrupts
 
@@ -161,7 +160,7 @@ TEST_P(DeviceIoSuite, ReportsItsFlagsAndStartsRunning) {
 }
 
 TEST_P(DeviceIoSuite, ErrorCannotBeRequested) {
-    EXPECT_EQ(errno_of(io_.set_mig_state(Error)), EINVAL);
+    EXPECT_EQ(errno_of(io_.set_mig_state(MigState::Error)), EINVAL);
     EXPECT_EQ(*io_.mig_state(), Running);
 }
 
@@ -367,93 +366,93 @@ TEST_P(PrecopyDeviceIoSuite, StopCopyBytesFallAsPreCopyIsRead) {
 // ---- DMA logging
 
 constexpr DmaLogRange kMemory{DeviceUnderTest::kMemoryIova, DeviceUnderTest::kMemoryBytes};
-constexpr uint64_t kPage = system::kPageSize;
 
 TEST_P(DeviceIoSuite, DmaLogWithoutRangesIsRefused) {
-    EXPECT_EQ(errno_of(io_.dma_logging_start({}, kPage)), EINVAL);
+    EXPECT_EQ(errno_of(io_.dma_logging_start({}, kPageSize)), EINVAL);
 }
 
 TEST_P(DeviceIoSuite, DmaLogWithTooManyRangesIsRefused) {
     std::vector<DmaLogRange> ranges;
-    for (uint64_t i = 0; i < 257; ++i) ranges.push_back({i * 2 * kPage, kPage});
-    EXPECT_EQ(errno_of(io_.dma_logging_start(ranges, kPage)), E2BIG);
+    for (uint64_t i = 0; i < 257; ++i) ranges.push_back({i * 2 * kPageSize, kPageSize});
+    EXPECT_EQ(errno_of(io_.dma_logging_start(ranges, kPageSize)), E2BIG);
 }
 
 TEST_P(DeviceIoSuite, DmaLogOfAnUnalignedRangeIsRefused) {
-    const DmaLogRange bad[] = {{kPage / 2, kPage}};
-    EXPECT_EQ(errno_of(io_.dma_logging_start(bad, kPage)), EINVAL);
-    const DmaLogRange worse[] = {{kPage, kPage / 2}};
-    EXPECT_EQ(errno_of(io_.dma_logging_start(worse, kPage)), EINVAL);
+    const DmaLogRange bad[] = {{kPageSize / 2, kPageSize}};
+    EXPECT_EQ(errno_of(io_.dma_logging_start(bad, kPageSize)), EINVAL);
+    const DmaLogRange worse[] = {{kPageSize, kPageSize / 2}};
+    EXPECT_EQ(errno_of(io_.dma_logging_start(worse, kPageSize)), EINVAL);
 }
 
 TEST_P(DeviceIoSuite, DmaLogOfAWrappingRangeIsRefused) {
-    const DmaLogRange bad[] = {{0 - 2 * kPage, 4 * kPage}};
-    EXPECT_EQ(errno_of(io_.dma_logging_start(bad, kPage)), EOVERFLOW);
+    const DmaLogRange bad[] = {{0 - 2 * kPageSize, 4 * kPageSize}};
+    EXPECT_EQ(errno_of(io_.dma_logging_start(bad, kPageSize)), EOVERFLOW);
 }
 
 TEST_P(DeviceIoSuite, DmaLogOfOverlappingRangesIsRefused) {
-    const DmaLogRange bad[] = {{4 * kPage, 4 * kPage}, {0, 5 * kPage}};
-    EXPECT_EQ(errno_of(io_.dma_logging_start(bad, kPage)), EINVAL);
+    const DmaLogRange bad[] = {{4 * kPageSize, 4 * kPageSize}, {0, 5 * kPageSize}};
+    EXPECT_EQ(errno_of(io_.dma_logging_start(bad, kPageSize)), EINVAL);
 }
 
 TEST_P(DeviceIoSuite, SecondStartOfTheDmaLogIsRefused) {
-    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPage));
-    EXPECT_EQ(errno_of(io_.dma_logging_start({&kMemory, 1}, kPage)), EINVAL);
+    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPageSize));
+    EXPECT_EQ(errno_of(io_.dma_logging_start({&kMemory, 1}, kPageSize)), EINVAL);
     EXPECT_TRUE(io_.dma_logging_stop());
-    EXPECT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPage));
+    EXPECT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPageSize));
 }
 
 TEST_P(DeviceIoSuite, ReportOfALogThatIsOffIsRefused) {
-    util::Bitmap pages(kMemory.length / kPage);
-    EXPECT_EQ(errno_of(io_.dma_logging_report(kMemory, kPage, pages)), EINVAL);
+    util::Bitmap pages(kMemory.length / kPageSize);
+    EXPECT_EQ(errno_of(io_.dma_logging_report(kMemory, kPageSize, pages)), EINVAL);
 }
 
 TEST_P(DeviceIoSuite, ReportInTooSmallPagesIsRefused) {
-    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPage));
+    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPageSize));
     util::Bitmap pages(kMemory.length);
-    EXPECT_EQ(errno_of(io_.dma_logging_report(kMemory, kPage / 2, pages)), EINVAL);
+    EXPECT_EQ(errno_of(io_.dma_logging_report(kMemory, kPageSize / 2, pages)), EINVAL);
 }
 
 TEST_P(DeviceIoSuite, DmaLogReportsExactlyWhatWasWrittenOnce) {
-    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPage));
-    device_->write_memory(kMemory.iova + 3 * kPage, 4);
-    device_->write_memory(kMemory.iova + 70 * kPage - 4, 8);  // across a page and a word
-    util::Bitmap pages(kMemory.length / kPage), expected(kMemory.length / kPage);
+    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPageSize));
+    device_->write_memory(kMemory.iova + 3 * kPageSize, 4);
+    device_->write_memory(kMemory.iova + 70 * kPageSize - 4, 8);  // across a page and a word
+    util::Bitmap pages(kMemory.length / kPageSize), expected(kMemory.length / kPageSize);
     for (const uint64_t page : {3, 69, 70}) expected.set(page);
-    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPage, pages));
+    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPageSize, pages));
     EXPECT_TRUE(std::ranges::equal(pages.words(), expected.words()));
     pages.clear_all();
-    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPage, pages));
+    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPageSize, pages));
     EXPECT_TRUE(pages.none());
 }
 
 TEST_P(DeviceIoSuite, DmaLogReportKeepsTheBitsThatAreSet) {
-    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPage));
+    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPageSize));
     device_->write_memory(kMemory.iova, 4);
-    util::Bitmap pages(kMemory.length / kPage);
+    util::Bitmap pages(kMemory.length / kPageSize);
     pages.set(5);
-    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPage, pages));
+    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPageSize, pages));
     EXPECT_TRUE(pages.test(0));
     EXPECT_TRUE(pages.test(5));
 }
 
 TEST_P(DeviceIoSuite, DmaLogReportLeavesTheRestOfTheRangeAlone) {
-    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPage));
-    device_->write_memory(kMemory.iova + 2 * kPage, 4);
-    const DmaLogRange first{kMemory.iova, 2 * kPage}, rest{kMemory.iova + 2 * kPage, 2 * kPage};
+    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPageSize));
+    device_->write_memory(kMemory.iova + 2 * kPageSize, 4);
+    const DmaLogRange first{kMemory.iova, 2 * kPageSize},
+        rest{kMemory.iova + 2 * kPageSize, 2 * kPageSize};
     util::Bitmap pages(2);
-    ASSERT_TRUE(io_.dma_logging_report(first, kPage, pages));
+    ASSERT_TRUE(io_.dma_logging_report(first, kPageSize, pages));
     EXPECT_TRUE(pages.none());
-    ASSERT_TRUE(io_.dma_logging_report(rest, kPage, pages));
+    ASSERT_TRUE(io_.dma_logging_report(rest, kPageSize, pages));
     EXPECT_TRUE(pages.test(0));
 }
 
 TEST_P(DeviceIoSuite, DmaLogIsReadAfterTheDeviceStopped) {
-    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPage));
+    ASSERT_TRUE(io_.dma_logging_start({&kMemory, 1}, kPageSize));
     device_->write_memory(kMemory.iova, 4);
     const StreamPtr stream = go(*device_, StopCopy);
-    util::Bitmap pages(kMemory.length / kPage);
-    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPage, pages));
+    util::Bitmap pages(kMemory.length / kPageSize);
+    ASSERT_TRUE(io_.dma_logging_report(kMemory, kPageSize, pages));
     EXPECT_EQ(pages.count(), 1);
 }
 

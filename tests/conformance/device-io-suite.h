@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,10 @@ struct DeviceIoParam {
     std::function<std::unique_ptr<DeviceUnderTest>()> make;
 };
 
+// What a failing case says of itself.
+inline void PrintTo(const DeviceIoParam& param, std::ostream* out) {
+    *out << param.name;
+}
 inline std::string device_io_param_name(const testing::TestParamInfo<DeviceIoParam>& info) {
     return info.param.name;
 }

@@ -5,10 +5,10 @@
 
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <vector>
 
 #include "hw/vfio/uapi.h"
+#include "tests/fakes/argument.h"
 #include "util/try.h"
 
 namespace ferry::test {
@@ -18,18 +18,6 @@ namespace uapi = vfio::uapi;
 namespace {
 
 constexpr unsigned kRegionShift = 40;
-
-template <typename Struct>
-Struct load(const void* from) {
-    Struct value;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-}
-
-template <typename Struct>
-void store(void* to, const Struct& value) {
-    std::memcpy(to, &value, sizeof(value));
-}
 
 Error refused(int errnum) {
     return make_errno(errnum, "refused");

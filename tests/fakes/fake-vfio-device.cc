@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "hw/vfio/uapi.h"
+#include "tests/fakes/argument.h"
 #include "util/try.h"
 
 namespace ferry::test {
@@ -26,18 +27,6 @@ constexpr uint32_t kActionBits =
     VFIO_IRQ_SET_ACTION_MASK | VFIO_IRQ_SET_ACTION_UNMASK | VFIO_IRQ_SET_ACTION_TRIGGER;
 constexpr uint32_t kDataBits =
     VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_DATA_BOOL | VFIO_IRQ_SET_DATA_EVENTFD;
-
-template <typename Struct>
-Struct load(const void* from) {
-    Struct value;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-}
-
-template <typename Struct>
-void store(void* to, const Struct& value) {
-    std::memcpy(to, &value, sizeof(value));
-}
 
 uint32_t argsz_of(const void* argument) {
     return load<uint32_t>(argument);

@@ -49,7 +49,7 @@ def fails(vms, where, knob, value, words, cause=errno.EIO, count=1):
     dst.wait_migration("failed")
     told = [f"device d{count - 1}", words, os.strerror(cause)]
     if where == "source":
-        says(src, *told)
+        says(src, "source: ", *told)
         assert "destination" not in error_of(src), error_of(src)
     else:
         says(src, "the destination failed", *told)

@@ -474,6 +474,33 @@ def a_small_dma_write_marks_its_page_dirty():
 
 
 @test
+def a_device_writes_memory_by_itself_until_it_is_quiet():
+    with devices("ferry.0") as (container, device):
+        memory = vfio.Memory(8 * 4096)
+        container.map(IOVA, memory)
+        device.config16(4, 6)
+        device.knobs["dma_rate"] = 2000
+        device.reg64(testdev.AUTO_IOVA, IOVA + 4096)
+        device.reg64(testdev.AUTO_BYTES, 3 * 4096)
+        device.reg(testdev.AUTO_CONTROL, 1)
+        while device.reg64(testdev.AUTO_PAGES) < 7:
+            pass
+        device.set_state(RUNNING_P2P)
+        written = device.reg64(testdev.AUTO_PAGES)
+        for number in range(written - 2, written + 1):
+            at = 4096 * (1 + (number - 1) % 3)
+            assert memory.map[at:at + 4096] == struct.pack("<Q", number) * 512, number
+        assert not any(memory.map[:4096]) and not any(memory.map[4 * 4096:])
+        device.set_state(RUNNING)
+        while device.reg64(testdev.AUTO_PAGES) == written:
+            pass
+        device.reg64(testdev.AUTO_BYTES, memory.size)
+        while device.reg(testdev.AUTO_CONTROL):
+            pass
+        assert device.reg(testdev.AUTO_STATUS) != 0
+
+
+@test
 def dma_logging_starts_once_and_reports_where_the_kernel_can():
     with devices("ferry.0") as (container, device):
         memory = vfio.Memory(16 * 4096)

@@ -8,7 +8,8 @@ import sys
 import vfio
 
 HERE = pathlib.Path(__file__).resolve().parent
-STOCK, IOMMUFD = ("smoke", "migrate", "failures", "interrupted"), ("smoke", "tracked")
+STOCK = ("smoke", "conformance", "migrate", "outside", "failures", "interrupted")
+IOMMUFD = ("smoke", "conformance", "tracked", "outside")
 MODULE = "/lib/modules/ferry-vfio-testdev.ko"
 DEVICES = 4
 

@@ -10,13 +10,14 @@ ID, VERSION, STATE_BYTES, STATE_OFS, STATE_DATA, FILL = 0x00, 0x04, 0x08, 0x10, 
 GENERATION, DIGEST, SCRATCH = 0x1C, 0x20, 0x28
 DMA_IOVA, DMA_BYTES, DMA_VALUE, DMA_CMD, DMA_STATUS, DMA_COUNT = 0x40, 0x48, 0x4C, 0x50, 0x54, 0x58
 IRQ_RAISE, IRQ_COUNT = 0x60, 0x64
+AUTO_IOVA, AUTO_BYTES, AUTO_CONTROL, AUTO_STATUS, AUTO_PAGES = 0x80, 0x88, 0x90, 0x94, 0x98
 DMA_FILL, DMA_READ, DMA_WRITE = 1, 2, 3
 RAM_OFFSET, RAM_BYTES = 4096, 12288
 
 DEFAULTS = {
-    "state_bytes": 1 << 20, "mig_flags": 7, "dma_logging": 1, "dirty_rate": 0, "enomsg": 1,
-    "latency_us": 0, "fail_arc": "none", "reject_image": 0, "read_fail_at": -1, "write_fail_at": -1,
-    "data_size_fails": 0, "state_log": "",
+    "state_bytes": 1 << 20, "mig_flags": 7, "dma_logging": 1, "dirty_rate": 0, "dma_rate": 0,
+    "enomsg": 1, "latency_us": 0, "fail_arc": "none", "reject_image": 0, "read_fail_at": -1,
+    "write_fail_at": -1, "data_size_fails": 0, "state_log": "",
 }
 ONLY_WHILE_CLOSED = ("state_bytes", "mig_flags", "dma_logging")
 

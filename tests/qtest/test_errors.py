@@ -41,7 +41,7 @@ class Errors(VmmTestCase):
             src.wait_migration("failed")
             src.wait_run_state("running")
             wait_states(src, "running")
-            self.check_words(src, words or SOURCE_STEPS[call])
+            self.check_words(src, "source: ", words or SOURCE_STEPS[call])
             self.assertNotIn("destination", src.cmd("query-migrate")["error-desc"])
             dst.wait_migration("failed")
             self.assertTrue(dst.cmd("query-migrate")["error-desc"])
@@ -54,7 +54,7 @@ class Errors(VmmTestCase):
             faults(dst, f"fail={call}:EIO")
             start_migration(src, dst, exit_on_error=False)
             dst.wait_migration("failed")
-            self.check_words(dst, DESTINATION_STEPS[call])
+            self.check_words(dst, "destination: ", DESTINATION_STEPS[call])
             self.assertEqual(dst.run_state(), "inmigrate")
             wait_states(dst, "stop")
             src.wait_migration("failed")
@@ -75,6 +75,8 @@ class Errors(VmmTestCase):
             self.assertEqual(src.run_state(), "postmigrate")
             self.check_words(dst, "starting the VM", START_STEPS[call], "cont")
             self.check_words(src, "the destination could not start it", START_STEPS[call], "cont")
+            # What to do is said once, by each side in its own words.
+            self.assertEqual(src.cmd("query-migrate")["error-desc"].count("'cont'"), 1)
             for vmm in (src, dst):
                 wait_states(vmm, "stop")
             dst.cmd("cont")

@@ -59,7 +59,7 @@ bool is_padded_text(ConstBytes bytes) {
 
 void show_bytes(Node& node, ConstBytes bytes) {
     if (is_padded_text(bytes)) {
-        const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+        const std::string_view text = text_of(bytes);
         node.text("text", text.substr(0, text.find('\0')));
     } else if (bytes.size() <= kMaxHexBytes) {
         node.text("hex", hex(bytes));

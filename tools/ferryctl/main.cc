@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -7,6 +9,27 @@
 #include <vector>
 
 #include "tools/ferryctl/run.h"
+
+namespace {
+
+int interrupt_pipe[2] = {-1, -1};
+
+// Only once: a second interruption ends the program as ever.
+void on_interrupt(int /*signal*/) {
+    const char byte = 0;
+    [[maybe_unused]] const ssize_t written = ::write(interrupt_pipe[1], &byte, 1);
+}
+
+int catch_interrupt() {
+    if (::pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return -1;
+    struct sigaction action{};
+    action.sa_handler = on_interrupt;
+    action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+    if (::sigaction(SIGINT, &action, nullptr) != 0) return -1;
+    return interrupt_pipe[0];
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
     using ferry::ferryctl::Console;
@@ -19,5 +42,6 @@ int main(int argc, char** argv) {
             console.columns = size.ws_col;
         }
     }
+    console.interrupt_fd = catch_interrupt();
     return ferry::ferryctl::run(arguments, console);
 }

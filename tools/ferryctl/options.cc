@@ -21,6 +21,9 @@ constexpr std::array kActions = {
     ActionInfo{"cont", Action::Cont, ""},
     ActionInfo{"quit", Action::Quit, ""},
     ActionInfo{"query-migrate", Action::QueryMigrate, ""},
+    ActionInfo{"info", Action::Info, ""},
+    ActionInfo{"cancel", Action::Cancel, ""},
+    ActionInfo{"set", Action::Set, "NAME=VALUE"},
     ActionInfo{"qmp", Action::Qmp, "JSON"},
     ActionInfo{"migrate", Action::Migrate, "URI"},
 };
@@ -40,8 +43,9 @@ Result<> add_parameter(Options& options, const std::string& text) {
 
 // Those that only migrate understands.
 bool is_migrate_option(std::string_view name) {
-    constexpr std::array<std::string_view, 6> kNames = {
-        "--destination", "--downtime-limit", "--max-bandwidth", "--set", "--cap", "--no-progress"};
+    constexpr std::array<std::string_view, 8> kNames = {
+        "-d",    "--destination", "--downtime-limit", "--max-bandwidth",
+        "--set", "--cap",         "--no-progress",    "--svg"};
     return std::ranges::find(kNames, name) != kNames.end();
 }
 
@@ -101,7 +105,9 @@ class Parser {
             options_.progress = Progress::Hidden;
         } else if (name == "-s" || name == "--socket") {
             MIG_TRY(options_.socket, value(name));
-        } else if (name == "--destination") {
+        } else if (name == "--svg") {
+            MIG_TRY(options_.svg, value(name));
+        } else if (name == "-d" || name == "--destination") {
             MIG_TRY(options_.destination, value(name));
         } else if (name == "--downtime-limit" || name == "--max-bandwidth") {
             MIG_TRY(std::string text, value(name));
@@ -133,6 +139,9 @@ class Parser {
             return usage(fmt::format("'{}' is one word too many", words_[wanted]));
         }
         if (wanted == 2) options_.argument = words_[1];
+        if (options_.action == Action::Set && options_.argument.find('=') == std::string::npos) {
+            return usage(fmt::format("set wants NAME=VALUE, not '{}'", options_.argument));
+        }
         if (migrate_only_ && options_.action != Action::Migrate) {
             return usage(fmt::format("{} is for migrate only", *migrate_only_));
         }
@@ -161,7 +170,10 @@ Controls a VM by its QMP monitor.
   status            whether the VM runs, and how its migration is
   stop, cont        stop the VM, let it run; returns when that is done
   quit              end the VM's process
+  info              how far its migration is, in one line
   query-migrate     all that the VM tells about its migration
+  cancel            end the migration under way; the VM goes on here
+  set NAME=VALUE    change a migration parameter, or switch a capability on or off
   qmp JSON          send one request, e.g. '{"execute": "query-name"}'; print what it returns
   migrate URI       move the VM to the destination that waits at URI; show how far it is, and
                     afterwards what the pause was spent on
@@ -171,17 +183,18 @@ Controls a VM by its QMP monitor.
   -h, --help; --version
 
 Options of migrate:
-  --destination SOCKET    the destination's monitor; shows its part of the pause, too
+  -d, --destination SOCKET
+                          the destination's monitor; shows its part of the pause, too
   --downtime-limit MS     how long the pause may be
   --max-bandwidth BYTES   per second, before the pause; suffixes k, M, G
   --set NAME=VALUE        any other migration parameter; may be repeated
   --cap NAME              switch a capability on, at both ends if the destination is known; may
                           be repeated
   --no-progress           do not show how far it is
+  --svg FILE              draw the pause, by device and step
 
 URI: tcp:HOST:PORT, unix:PATH, exec:COMMAND, file:PATH.
-An interrupted ferryctl leaves the migration running: look with query-migrate, end it with
-  ferryctl -s SOCKET qmp '{"execute": "migrate_cancel"}'
+Ctrl-C cancels the migration; a second one leaves it as it is: look with info, end it with cancel.
 
 Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong command line.
 )";

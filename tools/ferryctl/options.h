@@ -14,7 +14,20 @@
 
 namespace ferry::ferryctl {
 
-enum class Action : uint8_t { Help, Version, Status, Stop, Cont, Quit, QueryMigrate, Qmp, Migrate };
+enum class Action : uint8_t {
+    Help,
+    Version,
+    Status,
+    Stop,
+    Cont,
+    Quit,
+    QueryMigrate,
+    Info,
+    Cancel,
+    Set,
+    Qmp,
+    Migrate,
+};
 enum class Format : uint8_t { Text, Json };
 enum class Progress : uint8_t { Shown, Hidden };
 
@@ -22,10 +35,11 @@ struct Options {
     Action action = Action::Help;
     Format format = Format::Text;
     std::string socket;    // -s
-    std::string argument;  // of qmp: the request; of migrate: the URI
+    std::string argument;  // of qmp: the request; of migrate: the URI; of set: NAME=VALUE
     // migrate
     Progress progress = Progress::Shown;
     std::optional<std::string> destination;  // the destination's socket
+    std::optional<std::string> svg;          // where the picture of the pause goes
     std::vector<std::string> capabilities;
     std::vector<std::pair<std::string, std::string>> parameters;  // names and texts, in order
 };

@@ -5,6 +5,7 @@
 
 #include "tools/ferryctl/migrate.h"
 #include "tools/ferryctl/options.h"
+#include "tools/ferryctl/progress.h"
 #include "tools/ferryctl/qmp-link.h"
 #include "util/try.h"
 
@@ -46,6 +47,32 @@ Result<> plain(const Options& options, QmpLink& link, Console& console, std::str
     return {};
 }
 
+Result<> info(const Options& options, QmpLink& link, Console& console) {
+    MIG_TRY(const Json answer, link.call("query-migrate"));
+    if (options.format == Format::Json) {
+        print(console, answer, Format::Json);
+    } else {
+        console.out << progress_line(answer) << "\n";
+    }
+    return {};
+}
+
+// A capability, or else a parameter.
+Result<> set(const Options& options, QmpLink& link) {
+    const size_t equals = options.argument.find('=');
+    const std::string name = options.argument.substr(0, equals);
+    const Json value = value_from_text(options.argument.substr(equals + 1));
+    MIG_TRY(const Json capabilities, link.call("query-migrate-capabilities"));
+    for (const Json& entry : capabilities) {
+        if (text_of(entry, "capability") != name) continue;
+        const Json change = {{"capability", name}, {"state", value}};
+        MIG_CHECK(link.call("migrate-set-capabilities", {{"capabilities", Json::array({change})}}));
+        return {};
+    }
+    MIG_CHECK(link.call("migrate-set-parameters", {{name, value}}));
+    return {};
+}
+
 Result<> act(const Options& options, Console& console) {
     Json request;
     if (options.action == Action::Qmp) {
@@ -59,6 +86,9 @@ Result<> act(const Options& options, Console& console) {
         case Action::Stop: return plain(options, *link, console, "stop");
         case Action::Cont: return plain(options, *link, console, "cont");
         case Action::Quit: return plain(options, *link, console, "quit");
+        case Action::Info: return info(options, *link, console);
+        case Action::Cancel: return plain(options, *link, console, "migrate_cancel");
+        case Action::Set: return set(options, *link);
         case Action::QueryMigrate: {
             MIG_TRY(const Json answer, link->call("query-migrate"));
             print(console, answer, options.format);

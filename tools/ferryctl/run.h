@@ -16,6 +16,7 @@ struct Console {
     std::ostream& err;
     enum class Kind : uint8_t { Terminal, File } kind = Kind::File;  // of `out`
     size_t columns = 100;
+    int interrupt_fd = -1;  // readable once the person has had enough; -1: there is none
 };
 
 // Returns the exit status.

@@ -61,26 +61,20 @@ std::vector<Step> cut_before(std::vector<Step> steps, int64_t zero) {
     return steps;
 }
 
-struct Row {
-    std::string side;
-    const Step* step;
-    int64_t zero_ns;
-};
-
-std::string bar(const Step& step, int64_t zero, int64_t length, size_t width) {
+std::string bar(const PauseRow& row, int64_t length, size_t width) {
     const auto cell = [&](int64_t at) {
-        const double share = static_cast<double>(at - zero) / static_cast<double>(length);
+        const double share = static_cast<double>(at) / static_cast<double>(length);
         return static_cast<size_t>(std::clamp(share, 0.0, 1.0) * static_cast<double>(width));
     };
-    const size_t from = std::min(cell(step.begin_ns), width - 1);
-    const size_t to = std::max(cell(step.end_ns), from + 1);  // something of each is seen
+    const size_t from = std::min(cell(row.begin_ns), width - 1);
+    const size_t to = std::max(cell(row.end_ns), from + 1);  // something of each is seen
     return std::string(from, ' ') + std::string(to - from, '#') + std::string(width - to, ' ');
 }
 
-std::string side_text(const std::vector<Row>& rows, int64_t length, size_t columns) {
+std::string side_text(const std::vector<PauseRow>& rows, int64_t length, size_t columns) {
     size_t who = 6;   // "device"
     size_t step = 4;  // "step"
-    for (const Row& row : rows) {
+    for (const PauseRow& row : rows) {
         who = std::max(who, row.step->who.size());
         step = std::max(step, row.step->step.size());
     }
@@ -89,13 +83,13 @@ std::string side_text(const std::vector<Row>& rows, int64_t length, size_t colum
     constexpr size_t kMinBar = 10;
     const size_t text_width = out.size() - 1 + 4;
     const size_t width = columns > text_width + kMinBar ? columns - text_width : kMinBar;
-    for (const Row& row : rows) {
-        const double begin = static_cast<double>(row.step->begin_ns - row.zero_ns) / kNsPerMs;
-        const double lasted = static_cast<double>(row.step->end_ns - row.step->begin_ns) / kNsPerMs;
+    for (const PauseRow& row : rows) {
+        const double begin = static_cast<double>(row.begin_ns) / kNsPerMs;
+        const double lasted = static_cast<double>(row.end_ns - row.begin_ns) / kNsPerMs;
         out += fmt::format("{:<11}  {:<{}}  {:<{}}  {:>9.2f}  {:>9.2f}  {:>10}  |{}|\n", row.side,
                            row.step->who, who, row.step->step, step, begin, lasted,
                            row.step->bytes == 0 ? "" : bytes_text(row.step->bytes),
-                           bar(*row.step, row.zero_ns, length, width));
+                           bar(row, length, width));
     }
     return out;
 }
@@ -144,17 +138,63 @@ Pause find_pause(std::vector<Step> source, std::vector<Step> destination) {
     return pause;
 }
 
-std::string pause_text(const Pause& pause, size_t columns) {
-    std::vector<Row> rows;
+std::vector<PauseRow> pause_rows(const Pause& pause) {
+    std::vector<PauseRow> rows;
+    const auto add = [&rows](const char* side, const std::vector<Step>& steps, int64_t zero) {
+        for (const Step& step : steps) {
+            rows.push_back({side, &step, step.begin_ns - zero, step.end_ns - zero});
+        }
+    };
+    add("source", pause.source, pause.source_zero_ns);
+    add("destination", pause.destination, pause.destination_zero_ns);
+    return rows;
+}
+
+int64_t pause_length_ns(const std::vector<PauseRow>& rows) {
     int64_t length = 1;
+    for (const PauseRow& row : rows) length = std::max(length, row.end_ns);
+    return length;
+}
+
+monitor::Json pause_json(const Pause& pause) {
+    const auto rows = pause_rows(pause);
+    Json steps = Json::array();
+    for (const PauseRow& row : rows) {
+        steps.push_back({{"side", row.side},
+                         {"device", row.step->who},
+                         {"step", row.step->step},
+                         {"begin-ms", static_cast<double>(row.begin_ns) / kNsPerMs},
+                         {"length-ms", static_cast<double>(row.end_ns - row.begin_ns) / kNsPerMs},
+                         {"bytes", row.step->bytes}});
+    }
+    const int64_t length = rows.empty() ? 0 : pause_length_ns(rows);
+    return {{"length-ms", static_cast<double>(length) / kNsPerMs},
+            {"clocks", pause.clocks == Pause::Clocks::Shared ? "shared" : "separate"},
+            {"steps", std::move(steps)}};
+}
+
+std::string phases_text(const std::vector<Step>& source, const Pause& pause) {
+    std::string out;
+    const auto line = [&out](std::string_view phase, int64_t length_ns, uint64_t bytes) {
+        out += fmt::format("{:<10}  {:>12.2f} ms  {:>10}\n", phase,
+                           static_cast<double>(length_ns) / kNsPerMs, bytes_text(bytes));
+    };
+    for (const Step& step : source) {
+        if (step.who != "vm" || step.begin_ns >= pause.source_zero_ns) continue;
+        line(step.step, step.end_ns - step.begin_ns, step.bytes);
+    }
+    uint64_t paused_bytes = 0;
     for (const Step& step : pause.source) {
-        rows.push_back({"source", &step, pause.source_zero_ns});
-        length = std::max(length, step.end_ns - pause.source_zero_ns);
+        if (step.who == "vm" && step.step == "save") paused_bytes += step.bytes;
     }
-    for (const Step& step : pause.destination) {
-        rows.push_back({"destination", &step, pause.destination_zero_ns});
-        length = std::max(length, step.end_ns - pause.destination_zero_ns);
-    }
+    const auto rows = pause_rows(pause);
+    if (!rows.empty()) line("pause", pause_length_ns(rows), paused_bytes);
+    return out.empty() ? out : "The phases:\n" + out;
+}
+
+std::string pause_text(const Pause& pause, size_t columns) {
+    const auto rows = pause_rows(pause);
+    const int64_t length = pause_length_ns(rows);
     if (rows.empty()) return "";
     std::string out =
         fmt::format("The pause, {:.2f} ms:\n", static_cast<double>(length) / kNsPerMs);

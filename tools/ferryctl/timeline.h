@@ -34,8 +34,26 @@ struct Pause {
 };
 Pause find_pause(std::vector<Step> source, std::vector<Step> destination);
 
+// The phases of the source's VM up to the pause and that as a whole, with times and bytes. Empty
+// when nothing is known.
+std::string phases_text(const std::vector<Step>& source, const Pause& pause);
+
 // `columns`: of the terminal; the bars take what the text leaves. Empty when nothing is known.
 std::string pause_text(const Pause& pause, size_t columns);
+
+// The same for programs: {length-ms, clocks, steps: [{side, device, step, begin-ms, length-ms,
+// bytes}]}.
+monitor::Json pause_json(const Pause& pause);
+
+// One step of either side, with its begin counted from the zero of its side.
+struct PauseRow {
+    std::string side;
+    const Step* step;
+    int64_t begin_ns;  // in the pause
+    int64_t end_ns;
+};
+std::vector<PauseRow> pause_rows(const Pause& pause);
+int64_t pause_length_ns(const std::vector<PauseRow>& rows);  // at least 1
 
 std::string bytes_text(uint64_t bytes);  // "1.5 MiB"
 

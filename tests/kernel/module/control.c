@@ -31,6 +31,7 @@ int ftd_init(struct vfio_device *vdev)
 	mutex_init(&ftd->lock);
 	spin_lock_init(&ftd->knobs);
 	xa_init(&ftd->dma_log);
+	INIT_DELAYED_WORK(&ftd->auto_dma, ftd_auto_dma_work);
 	ftd->mig_state = VFIO_DEVICE_STATE_RUNNING;
 	ftd->state_bytes = state_bytes;
 	ftd->mig_flags = mig_flags;
@@ -59,6 +60,8 @@ static bool ftd_valid(size_t knob, s64 value)
 		return value == 0 || value == 1 || value == 3 || value == 5 || value == 7;
 	case offsetof(struct ftd, dirty_rate):
 		return value >= 0 && value <= SZ_1G;
+	case offsetof(struct ftd, dma_rate):
+		return value >= 0 && value <= 100000;
 	case offsetof(struct ftd, data_size_fails):
 		return value >= 0 && value <= MAX_ERRNO;
 	case offsetof(struct ftd, read_fail_at):
@@ -109,6 +112,7 @@ FTD_NUMBER(state_bytes, true);
 FTD_NUMBER(mig_flags, true);
 FTD_NUMBER(dma_logging, true);
 FTD_NUMBER(dirty_rate, false);
+FTD_NUMBER(dma_rate, false);
 FTD_NUMBER(enomsg, false);
 FTD_NUMBER(reject_image, false);
 FTD_NUMBER(read_fail_at, false);
@@ -250,12 +254,13 @@ static DEVICE_ATTR_RO(image_error);
 static struct attribute *ftd_attrs[] = {
 	&dev_attr_state_bytes.attr,	&dev_attr_mig_flags.attr,
 	&dev_attr_dma_logging.attr,	&dev_attr_dirty_rate.attr,
-	&dev_attr_enomsg.attr,		&dev_attr_latency_us.attr,
-	&dev_attr_fail_arc.attr,	&dev_attr_reject_image.attr,
-	&dev_attr_read_fail_at.attr,	&dev_attr_write_fail_at.attr,
-	&dev_attr_data_size_fails.attr, &dev_attr_state.attr,
-	&dev_attr_state_log.attr,	&dev_attr_resets.attr,
-	&dev_attr_image_error.attr,	NULL,
+	&dev_attr_dma_rate.attr,	&dev_attr_enomsg.attr,
+	&dev_attr_latency_us.attr,	&dev_attr_fail_arc.attr,
+	&dev_attr_reject_image.attr,	&dev_attr_read_fail_at.attr,
+	&dev_attr_write_fail_at.attr,	&dev_attr_data_size_fails.attr,
+	&dev_attr_state.attr,		&dev_attr_state_log.attr,
+	&dev_attr_resets.attr,		&dev_attr_image_error.attr,
+	NULL,
 };
 ATTRIBUTE_GROUPS(ftd);
 

@@ -136,6 +136,91 @@ static int ftd_dma(struct ftd *ftd, u32 command)
 	return ret;
 }
 
+/* DMA that the device does by itself */
+
+static u64 ftd_reg64(struct ftd *ftd, u32 reg)
+{
+	return ftd->regs[reg / 4] | (u64)ftd->regs[reg / 4 + 1] << 32;
+}
+
+static void ftd_set_reg64(struct ftd *ftd, u32 reg, u64 value)
+{
+	ftd->regs[reg / 4] = value;
+	ftd->regs[reg / 4 + 1] = value >> 32;
+}
+
+static int ftd_auto_write(struct ftd *ftd, u64 pages)
+{
+	u64 iova = ftd_reg64(ftd, REG_AUTO_IOVA), bytes = ftd_reg64(ftd, REG_AUTO_BYTES);
+	u64 *page, at, number;
+	int ret = 0;
+
+	if (!bytes || bytes % FTD_PAGE || iova % FTD_PAGE)
+		return -EINVAL;
+	page = kmalloc(FTD_PAGE, GFP_KERNEL);
+	if (!page)
+		return -ENOMEM;
+	for (; pages && !ret; pages--) {
+		number = ftd_reg64(ftd, REG_AUTO_PAGES) + 1;
+		memset64(page, number, FTD_PAGE / sizeof(*page));
+		div64_u64_rem(number - 1, bytes / FTD_PAGE, &at);
+		at = iova + at * FTD_PAGE;
+		ret = ftd_log_dma(ftd, at, FTD_PAGE);
+		if (!ret)
+			ret = vfio_dma_rw(&ftd->vdev, at, page, FTD_PAGE, true);
+		if (!ret)
+			ftd_set_reg64(ftd, REG_AUTO_PAGES, number);
+	}
+	kfree(page);
+	return ret;
+}
+
+/* How many pages dma_rate asks for since the last time; not more than a tenth of a second's. */
+static u64 ftd_auto_due(struct ftd *ftd)
+{
+	s64 rate = READ_ONCE(ftd->dma_rate);
+	ktime_t now = ktime_get();
+	s64 us = min_t(s64, ktime_us_delta(now, ftd->auto_since), USEC_PER_SEC / 10);
+	u64 pages = div_u64(us * rate, USEC_PER_SEC);
+
+	if (pages || !rate)
+		ftd->auto_since = now;
+	return pages;
+}
+
+void ftd_auto_dma_work(struct work_struct *work)
+{
+	struct ftd *ftd = container_of(to_delayed_work(work), struct ftd, auto_dma);
+	u32 *control = &ftd->regs[REG_AUTO_CONTROL / 4];
+	int ret;
+
+	mutex_lock(&ftd->lock);
+	if (ftd->open && *control & 1) {
+		if (!ftd_is_active(ftd->mig_state) ||
+		    !(ftd->config[PCI_COMMAND] & PCI_COMMAND_MASTER)) {
+			ftd->auto_since = ktime_get();
+			ret = 0;
+		} else {
+			ret = ftd_auto_write(ftd, ftd_auto_due(ftd));
+		}
+		ftd->regs[REG_AUTO_STATUS / 4] = -ret;
+		if (ret)
+			*control &= ~1;
+		else
+			schedule_delayed_work(&ftd->auto_dma, 1);
+	}
+	mutex_unlock(&ftd->lock);
+}
+
+/* If AUTO_CONTROL, just written or loaded, says so. The work ends by itself when it no longer does. */
+void ftd_auto_dma_begin(struct ftd *ftd)
+{
+	if (!(ftd->regs[REG_AUTO_CONTROL / 4] & 1))
+		return;
+	ftd->auto_since = ktime_get();
+	schedule_delayed_work(&ftd->auto_dma, 1);
+}
+
 static u32 ftd_read_reg(struct ftd *ftd, u32 reg)
 {
 	u64 digest;
@@ -191,7 +276,15 @@ static void ftd_write_reg(struct ftd *ftd, u32 reg, u32 value)
 	case REG_DMA_IOVA + 4:
 	case REG_DMA_BYTES:
 	case REG_DMA_VALUE:
+	case REG_AUTO_IOVA:
+	case REG_AUTO_IOVA + 4:
+	case REG_AUTO_BYTES:
+	case REG_AUTO_BYTES + 4:
 		ftd->regs[reg / 4] = value;
+		break;
+	case REG_AUTO_CONTROL:
+		ftd->regs[reg / 4] = value;
+		ftd_auto_dma_begin(ftd);
 		break;
 	}
 }
@@ -575,6 +668,7 @@ static void ftd_close_device(struct vfio_device *vdev)
 	WRITE_ONCE(ftd->mig_state, VFIO_DEVICE_STATE_RUNNING);
 	ftd_free_state(ftd);
 	mutex_unlock(&ftd->lock);
+	cancel_delayed_work_sync(&ftd->auto_dma); /* it would need the lock */
 }
 
 /* Nothing stays pinned between two DMA commands, but without this the core allows no DMA. */

@@ -36,6 +36,13 @@
  *   0x58 DMA_COUNT   ro  commands carried out
  *   0x60 IRQ_RAISE   wo  raises the MSI-X vector of that number; lost in a stopped state or without eventfd
  *   0x64 IRQ_COUNT   ro  interrupts delivered to an eventfd
+ *   0x80 AUTO_IOVA   rw  64 bits, a multiple of 4096: the region that dma_rate is about
+ *   0x88 AUTO_BYTES  rw  64 bits, whole pages
+ *   0x90 AUTO_CONTROL rw bit 0: write to the region, page after page, round and round, while the
+ *                        migration state allows DMA; the page written as the Nth holds N in each
+ *                        64-bit word
+ *   0x94 AUTO_STATUS ro  0, or the errno that turned AUTO_CONTROL off
+ *   0x98 AUTO_PAGES  ro  64 bits, pages written
  *
  * All rw registers, the counters, the BAR0 RAM and the state are migrated; config space and BAR2 are the
  * VMM's business, as with hardware. Reset clears everything but the eventfds and the DMA log; opening the
@@ -49,6 +56,7 @@
  *   dirty_rate *      bytes per second of its state that the device changes in RUNNING and PRE_COPY. 0.
  *                     The changes are made when somebody looks (register access, read, ioctl, arc):
  *                     a poll() that waits never sees them
+ *   dma_rate          pages per second that the device writes to the region of AUTO_IOVA, by itself. 0
  *   enomsg            at a temporary end in PRE_COPY read() gives, 1: ENOMSG, and poll() says not
  *                     readable; 0: 0, and poll() says readable. 1
  *   latency_us        "USEC" for all arcs or "FROM TO USEC": how long an arc takes
@@ -74,6 +82,7 @@
 #include <linux/eventfd.h>
 #include <linux/platform_device.h>
 #include <linux/vfio.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #define FTD_REGION_SHIFT 40
@@ -95,7 +104,9 @@ enum {
 	REG_STATE_DATA = 0x14, REG_FILL = 0x18, REG_GENERATION = 0x1c, REG_DIGEST = 0x20,
 	REG_SCRATCH = 0x28, REG_DMA_IOVA = 0x40, REG_DMA_BYTES = 0x48,
 	REG_DMA_VALUE = 0x4c, REG_DMA_CMD = 0x50, REG_DMA_STATUS = 0x54,
-	REG_DMA_COUNT = 0x58, REG_IRQ_RAISE = 0x60, REG_IRQ_COUNT = 0x64, REG_END = 0x80,
+	REG_DMA_COUNT = 0x58, REG_IRQ_RAISE = 0x60, REG_IRQ_COUNT = 0x64,
+	REG_AUTO_IOVA = 0x80, REG_AUTO_BYTES = 0x88, REG_AUTO_CONTROL = 0x90,
+	REG_AUTO_STATUS = 0x94, REG_AUTO_PAGES = 0x98, REG_END = 0xa0,
 };
 
 enum { FTD_BEGIN = 1, FTD_DATA = 2, FTD_END = 3 };
@@ -151,8 +162,10 @@ struct ftd {
 
 	bool logging;
 	struct xarray dma_log;	/* written page numbers */
+	struct delayed_work auto_dma;
+	ktime_t auto_since;	/* up to when dma_rate has been satisfied */
 
-	s64 state_bytes, mig_flags, dma_logging, dirty_rate, enomsg, reject_image;
+	s64 state_bytes, mig_flags, dma_logging, dirty_rate, dma_rate, enomsg, reject_image;
 	s64 read_fail_at, write_fail_at, data_size_fails;
 	const char *image_error;
 
@@ -191,6 +204,8 @@ extern const struct vfio_device_ops ftd_ops;
 /* device.c; the caller holds the lock */
 void ftd_age(struct ftd *ftd);
 void ftd_enter(struct ftd *ftd, enum vfio_device_mig_state state);
+void ftd_auto_dma_begin(struct ftd *ftd);
+void ftd_auto_dma_work(struct work_struct *work); /* takes the lock itself */
 
 /* migration.c */
 void ftd_end_stream(struct ftd *ftd);

@@ -243,6 +243,7 @@ static void ftd_apply(struct ftd_stream *s)
 		for (i = 0; i < ARRAY_SIZE(end->regs); i++)
 			ftd->regs[i] = le32_to_cpu(end->regs[i]);
 		memcpy(ftd->ram, end->ram, FTD_RAM_BYTES);
+		ftd_auto_dma_begin(ftd);
 		s->ended = true;
 		break;
 	}

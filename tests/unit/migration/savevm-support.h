@@ -17,6 +17,7 @@
 #include "system/memory.h"
 #include "tests/support/test-env.h"
 #include "tests/support/test-loop.h"
+#include "util/try.h"
 #include "util/wire.h"
 
 namespace ferry::test {
@@ -235,10 +236,15 @@ class TestVm {
         return sink.take();
     }
 
+    Result<> header(LoadStream& in) {
+        MIG_TRY(const auto refusal, load_header(in, identity));
+        if (refusal) return *refusal;
+        return {};
+    }
     // Destination, from header to validation.
     Result<> load(migration::ByteSource& source) {
         LoadStream in(source, LoadStream::kMaxPeek);
-        auto result = load_header(in, identity);
+        Result<> result = header(in);
         for (const auto& entry : registry.entries()) {
             if (result && entry->handlers) result = entry->handlers->load_setup(load_session);
         }

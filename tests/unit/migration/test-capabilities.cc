@@ -17,12 +17,11 @@ Capabilities only(Capability capability) {
 }
 
 TEST(Capabilities, WhatIsMissingHereIsRefusedByName) {
-    const std::set<Capability> fine = {Capability::Events,
-                                       Capability::ReturnPath,
-                                       Capability::PauseBeforeSwitchover,
-                                       Capability::LateBlockActivate,
-                                       Capability::DirtyBitmaps,
-                                       Capability::ValidateUuid};
+    const std::set<Capability> fine = {
+        Capability::AutoConverge,      Capability::Events,
+        Capability::ReturnPath,        Capability::PauseBeforeSwitchover,
+        Capability::LateBlockActivate, Capability::DirtyBitmaps,
+        Capability::ValidateUuid};
     for (size_t i = 0; i < kCapabilityCount; ++i) {
         const auto capability = static_cast<Capability>(i);
         const auto result = check_capabilities(only(capability));

@@ -65,5 +65,49 @@ TEST_F(Rate, RoundsThatFindNothingMeasureNothing) {
     EXPECT_EQ(rate.bandwidth(), measured);
 }
 
+// --- max-bandwidth
+
+class Window : public testing::Test {
+ protected:
+    static constexpr uint64_t kLimit = 10'000'000;  // a million in each window of 100 ms
+    RateControl rate{{}};
+};
+
+TEST_F(Window, IsFullWhenItsShareWasSent) {
+    EXPECT_FALSE(rate.window_is_full(milliseconds(10), 999'999, kLimit));
+    EXPECT_TRUE(rate.window_is_full(milliseconds(10), 1'000'000, kLimit));
+    EXPECT_EQ(rate.window_end(), milliseconds(100));
+}
+
+TEST_F(Window, NextOneHasAShareOfItsOwnAndNoneIsSaved) {
+    EXPECT_TRUE(rate.window_is_full(milliseconds(99), 1'500'000, kLimit));
+    // Idle for half a second: that much is not made up for.
+    EXPECT_FALSE(rate.window_is_full(milliseconds(600), 1'500'000, kLimit));
+    EXPECT_FALSE(rate.window_is_full(milliseconds(601), 2'499'999, kLimit));
+    EXPECT_TRUE(rate.window_is_full(milliseconds(602), 2'500'000, kLimit));
+}
+
+TEST_F(Window, RoundEndsWithItsWindowsShareOrAfterHalfOfItsTime) {
+    rate.begin_round(milliseconds(10), {}, 0);
+    EXPECT_FALSE(rate.round_is_full(milliseconds(59), 999'999, kLimit));
+    EXPECT_TRUE(rate.round_is_full(milliseconds(60), 0, kLimit));
+    EXPECT_TRUE(rate.round_is_full(milliseconds(11), 1'000'000, kLimit));
+}
+
+TEST_F(Window, NoLimitIsNone) {
+    EXPECT_FALSE(rate.window_is_full(milliseconds(10), UINT64_MAX, 0));
+    rate.begin_round(milliseconds(10), {}, 0);
+    EXPECT_FALSE(rate.round_is_full(milliseconds(11), UINT64_MAX, 0));
+}
+
+// --- downtime-limit
+
+TEST(SwitchoverThreshold, IsWhatTheLineTakesInTheLimit) {
+    EXPECT_EQ(switchover_threshold(1'000'000, 300), 300'000U);
+    EXPECT_EQ(switchover_threshold(1'000'000, 0), 0U);
+    EXPECT_EQ(switchover_threshold(0, 300), 0U);
+    EXPECT_EQ(switchover_threshold(UINT64_MAX, 2'000'000), UINT64_MAX);
+}
+
 }  // namespace
 }  // namespace ferry::migration

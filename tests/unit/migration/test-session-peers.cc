@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // One real side against a peer made of bytes: QEMU, a broken Ferry, silence, garbage.
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -323,6 +325,43 @@ TEST_F(SourceAndRawPeer, SilentDestinationFailsAfterThePeerTimeout) {
         return !src->migration->in_progress();
     }));
     EXPECT_NE(src->error_desc().find("silent"), std::string::npos) << src->error_desc();
+    EXPECT_EQ(src->state(), RunState::Running);
+}
+
+class NoFds final : public FdTable {
+ public:
+    Result<UniqueFd> take_fd(std::string_view) override { return make_errno(ENOENT, "no fds"); }
+    Result<UniqueFd> open_fd_set(std::string_view, int) override {
+        return make_errno(ENOENT, "no fds");
+    }
+};
+
+// A listener whose queue is full: connecting to it neither succeeds nor fails.
+TEST_F(SourceAndRawPeer, ListenerThatNeverAcceptsFailsAfterThePeerTimeout) {
+    test::FakeClock fake;
+    src = std::make_unique<TestVm>(fake, RunState::PreLaunch);
+    ASSERT_TRUE(src->start());
+    const std::string path = fmt::format("/tmp/ferry-full-queue-{}", ::getpid());
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    const auto* at = static_cast<const sockaddr*>(static_cast<const void*>(&address));
+    const UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::bind(listener.raw(), at, sizeof(address)), 0);
+    ASSERT_EQ(::listen(listener.raw(), 0), 0);
+    const UniqueFd first(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(first.raw(), at, sizeof(address)), 0);  // takes the only place
+
+    NoFds none;
+    ASSERT_TRUE(src->on_loop(
+        [&] { return src->migration->migrate(UnixAddress{path}, none, [](Result<>) {}); }));
+    ASSERT_TRUE(src->loop.wait_for([&] {
+        fake.advance(std::chrono::seconds(1));
+        return !src->migration->in_progress();
+    }));
+    ::unlink(path.c_str());
+    EXPECT_NE(src->error_desc().find("no connection to the destination within"), std::string::npos)
+        << src->error_desc();
+    EXPECT_EQ(src->status(), MigrationStatus::Failed);
     EXPECT_EQ(src->state(), RunState::Running);
 }
 

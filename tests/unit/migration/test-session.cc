@@ -186,7 +186,9 @@ TEST_F(SessionTest, DifferentMachineIsRefusedAndTheSourceSaysWhy) {
     ASSERT_TRUE(dst->wait_over());
     EXPECT_EQ(src->status(), MigrationStatus::Failed);
     expect_source_goes_on(*src);
-    EXPECT_NE(dst->error_desc().find("other-machine"), std::string::npos) << dst->error_desc();
+    for (const TestVm* vm : {src.get(), dst.get()}) {
+        EXPECT_NE(vm->error_desc().find("other-machine"), std::string::npos) << vm->error_desc();
+    }
 }
 
 TEST_F(SessionTest, BrokenLineAtEveryCallEndsCleanlyOnBothSides) {

@@ -52,6 +52,15 @@ class FakeVm final : public monitor::VmControl {
         if (id == "there") return done({});
         done(Error(ErrorKind::InvalidArgument, "Device '" + std::string(id) + "' not found"));
     }
+    monitor::KvmInfo kvm() const override {
+        return {monitor::KvmInfo::Enabled::Yes, monitor::KvmInfo::Present::Yes};
+    }
+    std::vector<monitor::CpuInfo> cpus() const override {
+        return {{42, "/machine/unattached/device[0]"}};
+    }
+    Result<> powerdown() override { return powerdown_result; }
+    Result<> wakeup() override { return wakeup_result; }
+    WakeupSupport wakeup_support() const override { return WakeupSupport::Yes; }
 
     // A client that has negotiated.
     QmpClient client() {
@@ -98,6 +107,7 @@ class FakeVm final : public monitor::VmControl {
     std::vector<vfio::VfioDeviceMigrationInfo> devices;
     int quits = 0;
     std::vector<system::Done> resets;
+    Result<> powerdown_result, wakeup_result;
     std::optional<monitor::Monitor> monitor;
 };
 

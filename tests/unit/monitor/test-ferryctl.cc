@@ -4,13 +4,16 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 
 #include "tests/unit/monitor/fake-vm.h"
 #include "tools/ferryctl/options.h"
 #include "tools/ferryctl/progress.h"
 #include "tools/ferryctl/run.h"
+#include "tools/ferryctl/timeline-svg.h"
 #include "tools/ferryctl/timeline.h"
+#include "util/event-fd.h"
 
 namespace ferry::ferryctl {
 namespace {
@@ -46,6 +49,8 @@ INSTANTIATE_TEST_SUITE_P(
                     UsageCase{{"-s", "x", "stop", "it"}, "'it' is one word too many"},
                     UsageCase{{"-s", "x", "stop", "--cap", "events"}, "--cap is for migrate only"},
                     UsageCase{{"-s", "x", "--json=1", "stop"}, "--json takes no value"},
+                    UsageCase{{"-s", "x", "set", "a"}, "set wants NAME=VALUE, not 'a'"},
+                    UsageCase{{"-s", "x", "info", "--svg", "f"}, "--svg is for migrate only"},
                     UsageCase{{"-s", "x", "migrate", "u", "--set", "a"},
                               "--set wants NAME=VALUE, not 'a'"}));
 
@@ -143,6 +148,52 @@ TEST(Timeline, TextIsAlignedAndBarsShowWhen) {
     EXPECT_EQ(pause_text({}, 80), "");
 }
 
+TEST(Timeline, PhasesHaveTimesAndBytes) {
+    const std::vector<Step> source = {{"vm", "setup", 0, 2 * kMs, 512},
+                                      {"vm", "pre-copy", 2 * kMs, 90 * kMs, 3 << 20},
+                                      {"net0", "save", 50 * kMs, 60 * kMs, 1 << 20},
+                                      {"vm", "stop", 90 * kMs, 95 * kMs},
+                                      {"vm", "save", 95 * kMs, 100 * kMs, 2048}};
+    EXPECT_EQ(phases_text(source, find_pause(source, {})),
+              "The phases:\n"
+              "setup               2.00 ms       512 B\n"
+              "pre-copy           88.00 ms     3.0 MiB\n"
+              "pause              10.00 ms     2.0 KiB\n");
+    EXPECT_EQ(phases_text({}, {}), "");
+}
+
+TEST(Timeline, JsonHasTheTimesInThePause) {
+    const Pause pause = find_pause(
+        {{"vm", "stop", 5 * kMs, 9 * kMs}, {"net0", "save", 9 * kMs, 15 * kMs, 2048}}, {});
+    EXPECT_EQ(pause_json(pause), Json::parse(R"({"length-ms": 10.0, "clocks": "shared", "steps": [
+        {"side": "source", "device": "vm", "step": "stop", "begin-ms": 0.0, "length-ms": 4.0,
+         "bytes": 0},
+        {"side": "source", "device": "net0", "step": "save", "begin-ms": 4.0, "length-ms": 6.0,
+         "bytes": 2048}]})"));
+    EXPECT_EQ(pause_json({}), Json::parse(R"({"length-ms": 0, "clocks": "shared", "steps": []})"));
+}
+
+TEST(Picture, HasABarForEachStepAtItsTime) {
+    const Pause pause =
+        find_pause({{"vm", "stop", 0, 5 * kMs}, {"net0", "save", 5 * kMs, 10 * kMs, 2048}}, {});
+    const std::string svg = pause_svg(pause, "title");
+    EXPECT_TRUE(svg.starts_with("<svg ")) << svg;
+    EXPECT_TRUE(svg.ends_with("</svg>\n")) << svg;
+    // The second half of 800 pixels that begin at 300.
+    EXPECT_NE(svg.find("<rect x=\"300.0\" y=\"60.0\" width=\"400.0\""), std::string::npos) << svg;
+    EXPECT_NE(svg.find("<rect x=\"700.0\" y=\"82.0\" width=\"400.0\""), std::string::npos) << svg;
+    EXPECT_NE(svg.find("source: net0 save: 5.00 ms from 5.00 ms, 2.0 KiB"), std::string::npos);
+}
+
+TEST(Picture, NamesCannotBreakOut) {
+    const Pause pause = find_pause({{"</svg><script>\"&\n", "stop", 0, 5 * kMs}}, {});
+    const std::string svg = pause_svg(pause, "<b>");
+    EXPECT_EQ(svg.find("<script>"), std::string::npos);
+    EXPECT_NE(svg.find("&lt;/svg&gt;&lt;script&gt;&quot;&amp; "), std::string::npos) << svg;
+    EXPECT_NE(svg.find("&lt;b&gt;"), std::string::npos);
+    EXPECT_TRUE(pause_svg({}, "").ends_with("</svg>\n"));
+}
+
 // Two VMs whose monitors listen on real sockets.
 class FerryctlTest : public testing::Test {
  protected:
@@ -212,7 +263,8 @@ TEST_F(FerryctlTest, MigrateShowsWhatThePauseWasSpentOnAtBothEnds) {
     EXPECT_TRUE(text.starts_with("Migration completed after ")) << text;
     EXPECT_NE(text.find("\nsource       vm      stop "), std::string::npos) << text;
     EXPECT_NE(text.find("\ndestination  vm      start "), std::string::npos) << text;
-    EXPECT_EQ(text.find("pre-copy"), std::string::npos) << text;
+    EXPECT_NE(text.find("\npre-copy "), std::string::npos) << text;
+    EXPECT_LT(text.find("pre-copy"), text.find("The pause,")) << text;  // a phase, no part of it
     EXPECT_EQ(ferryctl({"status"}), 0);
     EXPECT_EQ(out.str(), "VM: postmigrate\nmigration: completed\n");
     EXPECT_EQ(ferryctl({"status"}, "destination"), 0);
@@ -226,9 +278,54 @@ TEST_F(FerryctlTest, MigrateForPrograms) {
         << err.str();
     const Json answer = Json::parse(out.str());
     EXPECT_EQ(answer["status"], "completed");
+    EXPECT_GT(answer["pause"]["length-ms"].get<double>(), 0);
+    EXPECT_FALSE(answer["pause"]["steps"].empty());
     EXPECT_FALSE(answer["timeline"]["source"].empty());
     EXPECT_FALSE(answer["timeline"]["destination"].empty());
     EXPECT_FALSE(answer.contains("x-timeline"));
+}
+
+TEST_F(FerryctlTest, PictureIsWrittenWhenTheVmHasArrived) {
+    ASSERT_EQ(ferryctl({"cont"}), 0);
+    EXPECT_EQ(ferryctl({"migrate", uri(), "--svg", "/nonexistent/x"}), 1);
+    EXPECT_NE(err.str().find("/nonexistent/x"), std::string::npos) << err.str();
+    EXPECT_EQ(ferryctl({"info"}), 0);
+    EXPECT_EQ(out.str(), "none\n");  // it has not been tried
+    listen();
+    ASSERT_EQ(ferryctl({"migrate", uri(), "-d", path("destination"), "--svg", path("p.svg")}), 0)
+        << err.str();
+    std::ifstream file(path("p.svg"));
+    const std::string svg((std::istreambuf_iterator<char>(file)), {});
+    EXPECT_TRUE(svg.starts_with("<svg ")) << svg;
+    EXPECT_NE(svg.find("source: vm stop"), std::string::npos) << svg;
+    EXPECT_NE(svg.find("destination: vm start"), std::string::npos) << svg;
+}
+
+TEST_F(FerryctlTest, SetChangesParametersAndCapabilities) {
+    EXPECT_EQ(ferryctl({"set", "downtime-limit=77"}), 0) << err.str();
+    EXPECT_EQ(ferryctl({"set", "return-path=on"}), 0) << err.str();
+    EXPECT_EQ(ferryctl({"set", "return-path=7"}), 1);
+    EXPECT_EQ(ferryctl({"set", "warp=7"}), 1);
+    EXPECT_EQ(err.str(), "ferryctl: Parameter 'warp' is unexpected\n");
+    EXPECT_EQ(ferryctl({"qmp", R"({"execute": "query-migrate-parameters"})", "--json"}), 0);
+    EXPECT_EQ(Json::parse(out.str())["downtime-limit"], 77);
+    EXPECT_EQ(ferryctl({"cancel"}), 0) << err.str();
+}
+
+TEST_F(FerryctlTest, InterruptionCancelsAndIsStatus1) {
+    ASSERT_EQ(ferryctl({"set", "pause-before-switchover=on"}), 0);
+    ASSERT_EQ(ferryctl({"cont"}), 0);
+    listen();
+    auto interrupt = util::EventFd::create();
+    ASSERT_TRUE(interrupt);
+    interrupt->signal();  // at the first look
+    const Strings arguments = {"-s", path("source"), "migrate", uri(), "--no-progress"};
+    Console console{out, err};
+    console.interrupt_fd = interrupt->fd().raw();
+    EXPECT_EQ(run(arguments, console), 1);
+    EXPECT_EQ(err.str(), "ferryctl: the migration was cancelled\n");
+    EXPECT_EQ(ferryctl({"status"}), 0);
+    EXPECT_EQ(out.str(), "VM: running\nmigration: cancelled\n");
 }
 
 TEST_F(FerryctlTest, FailedMigrationSaysWhyAndIsStatus1) {

@@ -102,6 +102,22 @@ TEST(QueryMigrate, PendingCallsAndTimelineAreShownInAnyStatusWhenThereAreAny) {
         "x-timeline": [{"who": "net0", "step": "stop", "begin-ns": 5, "end-ns": 9, "bytes": 7}]})"));
 }
 
+TEST(AddressOfDestination, IsTheMainChannelAlone) {
+    constexpr std::string_view kRefusal = "Channel list must have only one entry, for type 'main'";
+    const Json main = Json::parse(R"({"channel-type": "main", "addr":
+        {"transport": "socket", "type": "unix", "path": "/x"}})");
+    Json cpr = main;
+    cpr["channel-type"] = "cpr";
+    for (const Json& channels :
+         {Json::array({main, main}), Json::array({main, cpr}), Json::array({cpr})}) {
+        const auto address =
+            address_from_arguments({{"channels", channels}}, ChannelRule::OnlyMain);
+        ASSERT_FALSE(address);
+        EXPECT_EQ(address.error().message(), kRefusal);
+    }
+    EXPECT_TRUE(address_from_arguments({{"channels", Json::array({main})}}, ChannelRule::OnlyMain));
+}
+
 struct AddressCase {
     std::string_view arguments;
     std::string_view answer;  // the address as a uri, or the error
@@ -183,7 +199,10 @@ TEST(Settings, EveryParameterOfTheCoreCanBeReachedAndHasItsDefault) {
     for (const migration::ParameterInfo& core : migration::parameter_table()) {
         const ParameterShape* shape = find_parameter(core.name);
         ASSERT_NE(shape, nullptr) << core.name;
-        EXPECT_EQ(std::get<uint64_t>(shape->default_value), defaults.*core.value) << core.name;
+        const bool* flag = std::get_if<bool>(&shape->default_value);
+        const uint64_t value =
+            flag != nullptr ? uint64_t{*flag} : std::get<uint64_t>(shape->default_value);
+        EXPECT_EQ(value, defaults.*core.value) << core.name;
     }
 }
 

@@ -59,6 +59,27 @@ TEST_F(MonitorTest, ContAndStopTellTheStateAndItsEvents) {
     EXPECT_EQ(status(), "paused");
 }
 
+TEST_F(MonitorTest, PowerButtonIsToldWhenTheMachineHasOne) {
+    make_running();
+    client->send(request("system_powerdown").dump());
+    EXPECT_EQ(client->next()["event"], "POWERDOWN");
+    EXPECT_EQ(client->next(), kDone);
+    vm->powerdown_result = Error(ErrorKind::Unsupported, "no button");
+    vm->wakeup_result =
+        Error(ErrorKind::InvalidState, "Unable to wake up: guest is not in suspended state");
+    EXPECT_EQ(desc(call("system_powerdown")), "no button");
+    EXPECT_EQ(desc(call("system_wakeup")), "Unable to wake up: guest is not in suspended state");
+    EXPECT_EQ(call("query-current-machine")["return"]["wakeup-suspend-support"], true);
+}
+
+TEST_F(MonitorTest, AcceleratorAndCpusAreTheVms) {
+    make(RunState::PreLaunch);
+    EXPECT_EQ(call("query-kvm")["return"], Json::parse(R"({"enabled": true, "present": true})"));
+    EXPECT_EQ(call("query-cpus-fast")["return"],
+              Json::parse(R"([{"cpu-index": 0, "thread-id": 42, "target": "x86_64",
+                               "qom-path": "/machine/unattached/device[0]"}])"));
+}
+
 TEST_F(MonitorTest, StopAndContWithoutEffectSucceedWithoutEvent) {
     make_running();
     client->send(request("cont").dump());

@@ -34,7 +34,7 @@ TEST(GuestMemory, OverlapsAndBadNamesAreRefused) {
     EXPECT_FALSE(memory.map(*block, kMiB - kPageSize, 0, kPageSize));
     EXPECT_FALSE(memory.map(*block, 4 * kMiB, kMiB, kPageSize));
     EXPECT_FALSE(memory.add_block(std::move(*RamBlock::create_memfd("a", kMiB))));
-    EXPECT_FALSE(RamBlock::create_memfd(std::string(256, 'x'), kMiB));
+    EXPECT_FALSE(RamBlock::create_memfd(std::string(128, 'x'), kMiB));
     EXPECT_FALSE(RamBlock::create_memfd("b", kMiB + 1));
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "system/runstate.h"
@@ -49,6 +51,7 @@ class Handler final : public VmChangeHandler {
     unsigned depth() const override { return depth_; }
     bool has_prepare() const override { return true; }
     void vm_change(Pass pass, VmChange change, Done done) override {
+        if (const auto hook = std::exchange(when_asked, {})) hook();
         worker_->post([this, pass, change, done = std::move(done)]() mutable {
             const std::string what = describe(name_, pass, change);
             journal_.add(what);
@@ -58,6 +61,7 @@ class Handler final : public VmChangeHandler {
     }
 
     std::string fail_at;
+    std::function<void()> when_asked;  // once, on the loop's thread
 
  private:
     Journal& journal_;
@@ -135,6 +139,18 @@ TEST_F(RunStateTest, StartGoesFromParentsToChildrenAndStopTheOtherWay) {
                                             "STOP"};
     EXPECT_EQ(journal.lines(), expected);
     EXPECT_EQ(controller.state(), RunState::Paused);
+}
+
+TEST_F(RunStateTest, HandlerThatLeavesBeforeItsTurnIsNotAsked) {
+    ASSERT_TRUE(start());
+    const size_t before = journal.lines().size();
+    device.when_asked = [this] { registrations.erase(registrations.begin()); };  // the bus
+    ASSERT_TRUE(stop(RunState::Paused));
+    auto lines = journal.lines();
+    lines.erase(lines.begin(), lines.begin() + static_cast<ptrdiff_t>(before));
+    const std::vector<std::string> expected{"vcpus pause", "device prepare-stop", "device stop",
+                                            "STOP"};
+    EXPECT_EQ(lines, expected);
 }
 
 TEST_F(RunStateTest, FailedStopIsUndoneAndTheVmGoesOn) {

@@ -30,13 +30,30 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         Arguments arguments;
         std::string_view named;
     } kCases[] = {
-        {{"-cpu", "host"}, "-cpu"},
+        {{"-cpu", "i486"}, "i486"},
+        {{"-cpu", "host,+avx"}, "+avx"},
+        {{"-smp", "0"}, "-smp 0"},
+        {{"-smp", "4,cores=3"}, "3 CPUs"},
+        {{"-smp", "2,maxcpus=4"}, "maxcpus"},
+        {{"-smp", "2,frobs=1"}, "frobs"},
+        {{"-smp", "255"}, "254"},
+        {{"-machine", "none", "-smp", "2"}, "none"},
+        {{"-accel", "kvm,frobs=1"}, "frobs"},
+        {{"-drive", "format=raw"}, "file"},
+        {{"-drive", "file=a,format=qcow2"}, "qcow2"},
+        {{"-drive", "file=a,if=virtio"}, "virtio"},
+        {{"-drive", "file=a,frobs=1"}, "frobs"},
+        {{"-drive", "file=a", "-drive", "file=b"}, "2 disks"},
+        {{"-drive", "file=a,id=d,if=none", "-drive", "file=b,id=d,if=none"}, "duplicate"},
+        {{"-device", "ide-hd,drive=d"}, "'d'"},
+        {{"-device", "ide-hd"}, "drive"},
+        {{"-append", "x"}, "-kernel"},
         {{"disk.img"}, "disk.img"},
         {{"-m"}, "-m"},
         {{"-m", "0"}, "-m 0"},
         {{"-m", "100000B"}, "multiple"},
         {{"-m", "64,maxmem=1G"}, "maxmem"},
-        {{"-machine", "pc"}, "pc"},
+        {{"-machine", "isapc"}, "isapc"},
         {{"-machine", "q35,usb=off"}, "usb"},
         {{"-machine", "q35,memory-backend=nope"}, "nope"},
         {{"-device", "e1000"}, "e1000"},
@@ -46,7 +63,7 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-object", "memory-backend-ram,id=m,size=1M,prealloc=on"}, "prealloc"},
         {{"-object", "memory-backend-file,id=m,size=1M,mem-path=x"}, "share=on"},
         {{"-object", "ferry-workload,id=w,working-set=1M,pattern=zigzag"}, "pattern"},
-        {{"-serial", "stdio"}, "stdio"},
+        {{"-serial", "pty"}, "pty"},
         {{"-vga", "std"}, "std"},
         {{"-qtest", "chardev:c"}, "'c'"},
         {{"-chardev", "pty,id=c"}, "pty"},
@@ -64,11 +81,48 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
     }
 }
 
-TEST(CommandLine, AcceleratorIsRequiredAndTheFirstThatExistsIsUsed) {
-    EXPECT_FALSE(parse_command_line({}));
-    EXPECT_FALSE(parse_command_line({"-accel", "kvm"}));
-    EXPECT_TRUE(parse_command_line({"-accel", "kvm", "-accel", "qtest"}));
-    EXPECT_TRUE(parse_command_line({"-machine", "none,accel=kvm:qtest"}));
+std::vector<std::string> accelerators(const Arguments& arguments) {
+    const auto parsed = parse_command_line(arguments);
+    std::vector<std::string> names;
+    if (!parsed) return names;
+    for (const auto& one : std::get<Options>(*parsed).accelerators) names.push_back(one.name);
+    return names;
+}
+
+TEST(CommandLine, AcceleratorsKeepTheirOrderAndKvmIsTheDefault) {
+    using Names = std::vector<std::string>;
+    EXPECT_EQ(accelerators({}), Names{"kvm"});
+    EXPECT_EQ(accelerators({"-accel", "kvm", "-accel", "qtest"}), (Names{"kvm", "qtest"}));
+    EXPECT_EQ(accelerators({"-accel", "tcg,thread=single"}), Names{"tcg"});
+    EXPECT_EQ(accelerators({"-machine", "none,accel=kvm:qtest"}), (Names{"kvm", "qtest"}));
+}
+
+TEST(CommandLine, CpusAndTheirModel) {
+    EXPECT_EQ(accepted({}).cpus, 1U);
+    EXPECT_EQ(accepted({"-smp", "3"}).cpus, 3U);
+    EXPECT_EQ(accepted({"-smp", "cpus=8,sockets=2,cores=2,threads=2,maxcpus=8"}).cpus, 8U);
+    EXPECT_EQ(accepted({"-smp", "sockets=2,cores=2"}).cpus, 4U);
+    EXPECT_EQ(accepted({"-cpu", "host"}).cpu_model, "host");
+}
+
+TEST(CommandLine, MachinesByNameAndAlias) {
+    EXPECT_EQ(accepted({}).machine, MachineType::Q35);
+    EXPECT_EQ(accepted({"-machine", "pc"}).machine, MachineType::Pc);
+    EXPECT_EQ(accepted({"-M", "ferry-pc-1.0"}).machine, MachineType::Pc);
+    EXPECT_EQ(accepted({"-machine", "ferry-q35-1.0"}).machine, MachineType::Q35);
+}
+
+TEST(CommandLine, TheBootDiskInItsTwoForms) {
+    EXPECT_EQ(accepted({"-drive", "file=a,format=raw"}).boot.disk, "a");
+    // In any order.
+    EXPECT_EQ(accepted({"-device", "ide-hd,drive=d0", "-drive", "if=none,id=d0,file=b,format=raw"})
+                  .boot.disk,
+              "b");
+    EXPECT_EQ(accepted({"-drive", "if=none,id=d0,file=b"}).boot.disk, "");
+    const Options kernel = accepted({"-kernel", "k", "-append", "a b", "-drive", "file=a"});
+    EXPECT_EQ(kernel.boot.kernel, "k");
+    EXPECT_EQ(kernel.boot.command_line, "a b");
+    EXPECT_EQ(kernel.boot.disk, "");
 }
 
 TEST(CommandLine, OneOrTwoDashesAndMergedMachine) {

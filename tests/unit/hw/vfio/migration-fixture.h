@@ -15,15 +15,11 @@
 #include "system/memory.h"
 #include "system/runstate.h"
 #include "tests/fakes/scripted-device-io.h"
+#include "tests/support/mig-states.h"
 #include "tests/support/test-env.h"
 #include "tests/support/test-loop.h"
 
 namespace ferry::test {
-
-inline constexpr vfio::MigCaps kPlain{.stop_copy = true};
-inline constexpr vfio::MigCaps kP2P{.stop_copy = true, .p2p = true};
-inline constexpr vfio::MigCaps kPreCopy{.stop_copy = true, .pre_copy = true};
-inline constexpr vfio::MigCaps kAll{.stop_copy = true, .p2p = true, .pre_copy = true};
 
 class FakeSaveSession final : public migration::SaveSession {
  public:

@@ -59,4 +59,11 @@ class SoftRig final : public DeviceUnderTest {
     std::unique_ptr<vfio::VfioDeviceIo> io_;
 };
 
+// A device whose state is small enough for a test to move it often.
+inline hw::TestDeviceConfig small(uint64_t state_bytes = 0x30000) {
+    hw::TestDeviceConfig config;
+    config.state_bytes = state_bytes;
+    return config;
+}
+
 }  // namespace ferry::test

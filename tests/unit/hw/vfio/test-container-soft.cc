@@ -6,22 +6,19 @@
 #include <vector>
 
 #include "hw/vfio/container-soft.h"
+#include "tests/support/errno-of.h"
 #include "util/wire.h"
 
 namespace ferry::vfio {
 namespace {
 
-constexpr uint64_t kPage = system::kPageSize;
-
-template <typename T>
-int errno_of(const Result<T>& result) {
-    return result ? 0 : result.error().errnum();
-}
+using system::kPageSize;
+using test::errno_of;
 
 class SoftContainerTest : public testing::Test {
  protected:
-    std::vector<std::byte> low_ = std::vector<std::byte>(2 * kPage);
-    std::vector<std::byte> high_ = std::vector<std::byte>(kPage);
+    std::vector<std::byte> low_ = std::vector<std::byte>(2 * kPageSize);
+    std::vector<std::byte> high_ = std::vector<std::byte>(kPageSize);
     SoftContainer container_{"c"};
 };
 
@@ -29,36 +26,36 @@ TEST_F(SoftContainerTest, MappingThatIsNoPagesIsRefused) {
     EXPECT_EQ(errno_of(container_.dma_map(1, low_)), EINVAL);
     EXPECT_EQ(errno_of(container_.dma_map(0, MutBytes(low_).first(5))), EINVAL);
     EXPECT_EQ(errno_of(container_.dma_map(0, {})), EINVAL);
-    EXPECT_EQ(errno_of(container_.dma_map(0 - kPage, low_)), EINVAL);  // wraps
+    EXPECT_EQ(errno_of(container_.dma_map(0 - kPageSize, low_)), EINVAL);  // wraps
 }
 
 TEST_F(SoftContainerTest, OverlappingMappingIsRefused) {
-    ASSERT_TRUE(container_.dma_map(4 * kPage, low_));
+    ASSERT_TRUE(container_.dma_map(4 * kPageSize, low_));
     for (const uint64_t page : {3, 4, 5}) {
-        std::vector<std::byte> other(2 * kPage);
-        EXPECT_EQ(errno_of(container_.dma_map(page * kPage, other)), EEXIST) << page;
+        std::vector<std::byte> other(2 * kPageSize);
+        EXPECT_EQ(errno_of(container_.dma_map(page * kPageSize, other)), EEXIST) << page;
     }
-    EXPECT_TRUE(container_.dma_map(3 * kPage, high_));
+    EXPECT_TRUE(container_.dma_map(3 * kPageSize, high_));
 }
 
 TEST_F(SoftContainerTest, LastPageOfTheAddressSpaceCanBeMappedAndUnmapped) {
-    EXPECT_TRUE(container_.dma_map(0 - kPage, high_));
-    EXPECT_EQ(errno_of(container_.dma_map(0 - kPage, high_)), EEXIST);
-    EXPECT_TRUE(container_.dma_unmap(0 - kPage, kPage));
-    EXPECT_TRUE(container_.dma_map(0 - kPage, high_));
+    EXPECT_TRUE(container_.dma_map(0 - kPageSize, high_));
+    EXPECT_EQ(errno_of(container_.dma_map(0 - kPageSize, high_)), EEXIST);
+    EXPECT_TRUE(container_.dma_unmap(0 - kPageSize, kPageSize));
+    EXPECT_TRUE(container_.dma_map(0 - kPageSize, high_));
 }
 
 TEST_F(SoftContainerTest, UnmappingThatCutsAMappingIsRefused) {
-    ASSERT_TRUE(container_.dma_map(4 * kPage, low_));
-    EXPECT_EQ(errno_of(container_.dma_unmap(4 * kPage, kPage)), EINVAL);
-    EXPECT_EQ(errno_of(container_.dma_unmap(5 * kPage, kPage)), EINVAL);
-    EXPECT_EQ(errno_of(container_.dma_unmap(3 * kPage, 2 * kPage)), EINVAL);
+    ASSERT_TRUE(container_.dma_map(4 * kPageSize, low_));
+    EXPECT_EQ(errno_of(container_.dma_unmap(4 * kPageSize, kPageSize)), EINVAL);
+    EXPECT_EQ(errno_of(container_.dma_unmap(5 * kPageSize, kPageSize)), EINVAL);
+    EXPECT_EQ(errno_of(container_.dma_unmap(3 * kPageSize, 2 * kPageSize)), EINVAL);
 }
 
 TEST_F(SoftContainerTest, UnmappingSpansMappingsAndHoles) {
     ASSERT_TRUE(container_.dma_map(0, low_));
-    ASSERT_TRUE(container_.dma_map(4 * kPage, high_));
-    EXPECT_TRUE(container_.dma_unmap(0, 8 * kPage));
+    ASSERT_TRUE(container_.dma_map(4 * kPageSize, high_));
+    EXPECT_TRUE(container_.dma_unmap(0, 8 * kPageSize));
     std::byte one[1]{};
     EXPECT_EQ(errno_of(container_.dma_read(0, one)), EFAULT);
 }
@@ -66,28 +63,28 @@ TEST_F(SoftContainerTest, UnmappingSpansMappingsAndHoles) {
 TEST_F(SoftContainerTest, AccessThatLeavesTheMappingsDoesNothing) {
     ASSERT_TRUE(container_.dma_map(0, low_));
     const std::vector<std::byte> ones(4, std::byte{1});
-    EXPECT_EQ(errno_of(container_.dma_write(2 * kPage - 2, ones)), EFAULT);
+    EXPECT_EQ(errno_of(container_.dma_write(2 * kPageSize - 2, ones)), EFAULT);
     EXPECT_EQ(low_.back(), std::byte{0});
     std::byte out[4]{};
-    EXPECT_EQ(errno_of(container_.dma_read(2 * kPage - 2, out)), EFAULT);
+    EXPECT_EQ(errno_of(container_.dma_read(2 * kPageSize - 2, out)), EFAULT);
 }
 
 TEST_F(SoftContainerTest, AccessThatWrapsIsRefused) {
-    ASSERT_TRUE(container_.dma_map(0 - kPage, high_));
+    ASSERT_TRUE(container_.dma_map(0 - kPageSize, high_));
     ASSERT_TRUE(container_.dma_map(0, low_));
     std::byte out[4]{};
     EXPECT_EQ(errno_of(container_.dma_read(~uint64_t{0} - 1, out)), EFAULT);
 }
 
 TEST_F(SoftContainerTest, AccessCrossesNeighbouringMappings) {
-    ASSERT_TRUE(container_.dma_map(kPage, high_));
-    ASSERT_TRUE(container_.dma_map(2 * kPage, low_));
+    ASSERT_TRUE(container_.dma_map(kPageSize, high_));
+    ASSERT_TRUE(container_.dma_map(2 * kPageSize, low_));
     std::byte in[8], out[8];
     util::store_le64(in, 0x1122334455667788);
-    ASSERT_TRUE(container_.dma_write(2 * kPage - 4, in));
-    ASSERT_TRUE(container_.dma_read(2 * kPage - 4, out));
+    ASSERT_TRUE(container_.dma_write(2 * kPageSize - 4, in));
+    ASSERT_TRUE(container_.dma_read(2 * kPageSize - 4, out));
     EXPECT_EQ(util::load_le64(out), 0x1122334455667788);
-    EXPECT_EQ(util::load_le32(high_.data() + kPage - 4), 0x55667788);
+    EXPECT_EQ(util::load_le32(high_.data() + kPageSize - 4), 0x55667788);
     EXPECT_EQ(util::load_le32(low_.data()), 0x11223344);
 }
 

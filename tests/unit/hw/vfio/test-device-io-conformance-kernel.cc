@@ -2,6 +2,7 @@
 // The suite of all device interfaces, over the kernel's calls with a test device behind them.
 #include "hw/vfio/device-io-kernel.h"
 #include "tests/fakes/bridge-kernel.h"
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/soft-rig.h"
 
 namespace ferry::test {
@@ -43,11 +44,6 @@ class BridgedRig final : public DeviceUnderTest {
 DeviceIoParam bridged(std::string name, MigCaps caps) {
     return {std::move(name), caps, [caps] { return std::make_unique<BridgedRig>(caps); }};
 }
-
-constexpr MigCaps kPlain{.stop_copy = true};
-constexpr MigCaps kP2P{.stop_copy = true, .p2p = true};
-constexpr MigCaps kPreCopy{.stop_copy = true, .pre_copy = true};
-constexpr MigCaps kAll{.stop_copy = true, .p2p = true, .pre_copy = true};
 
 INSTANTIATE_TEST_SUITE_P(Kernel, DeviceIoSuite,
                          testing::Values(bridged("StopCopy", kPlain), bridged("P2P", kP2P),

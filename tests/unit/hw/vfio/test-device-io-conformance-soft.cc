@@ -2,17 +2,13 @@
 // The suite of all device interfaces, over the one in this process and over those that wrap it.
 #include "hw/vfio/device-io-faulty.h"
 #include "hw/vfio/device-io-observed.h"
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/soft-rig.h"
 
 namespace ferry::test {
 namespace {
 
 using vfio::MigCaps;
-
-constexpr MigCaps kPlain{.stop_copy = true};
-constexpr MigCaps kP2P{.stop_copy = true, .p2p = true};
-constexpr MigCaps kPreCopy{.stop_copy = true, .pre_copy = true};
-constexpr MigCaps kAll{.stop_copy = true, .p2p = true, .pre_copy = true};
 
 DeviceIoParam soft(std::string name, MigCaps caps, SoftRig::Wrap wrap = {}) {
     return {std::move(name), caps, [caps, wrap] {

@@ -6,21 +6,19 @@
 
 #include "hw/vfio/device-io-faulty.h"
 #include "hw/vfio/device-io-observed.h"
+#include "tests/support/errno-of.h"
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/soft-rig.h"
 
 namespace ferry::vfio {
 namespace {
 
-using enum MigState;
+using namespace test::mig_states;
+using test::errno_of;
 using test::Image;
 using test::read_image;
 using test::SoftRig;
 using test::write_image;
-
-template <typename T>
-int errno_of(const Result<T>& result) {
-    return result ? 0 : result.error().errnum();
-}
 
 // A test device behind a FaultyDeviceIo behind an ObservedDeviceIo, as a VMM stacks them.
 class FaultyDevice : public testing::Test {
@@ -162,7 +160,7 @@ TEST_F(FaultyDevice, ArcThatLosesTheDeviceLeavesItInErrorUntilReset) {
     auto stream = io_.set_mig_state(PreCopy);
     script("fail=arc:pre-copy->pre-copy-p2p:EIO+error");
     EXPECT_EQ(errno_of(io_.set_mig_state(StopCopy)), EIO);
-    EXPECT_EQ(*io_.mig_state(), Error);
+    EXPECT_EQ(*io_.mig_state(), MigState::Error);
     EXPECT_EQ(errno_of(io_.set_mig_state(Running)), EINVAL);
     std::byte piece[16]{};
     EXPECT_EQ(errno_of((*stream)->read_some(piece)), ENODEV);
@@ -176,7 +174,7 @@ TEST_F(FaultyDevice, FailingResetLeavesALostDeviceLost) {
     script("fail=arc:running->running-p2p:EIO+error;fail=reset:EIO");
     EXPECT_FALSE(io_.set_mig_state(Stop));
     EXPECT_FALSE(io_.reset());
-    EXPECT_EQ(*io_.mig_state(), Error);
+    EXPECT_EQ(*io_.mig_state(), MigState::Error);
 }
 
 TEST_F(FaultyDevice, AnyArcIntoAStateCanBeNamed) {

@@ -11,6 +11,7 @@
 #include "hw/vfio/device-io-kernel.h"
 #include "hw/vfio/uapi.h"
 #include "tests/fakes/fake-vfio-kernel.h"
+#include "tests/support/mig-states.h"
 #include "util/event-fd.h"
 #include "util/wire.h"
 
@@ -19,7 +20,7 @@ namespace {
 
 using test::FakeVfioDevice;
 using test::FakeVfioKernel;
-using enum MigState;
+using namespace test::mig_states;
 
 std::vector<std::byte> bytes(size_t count, uint8_t first) {
     std::vector<std::byte> out(count);
@@ -225,12 +226,12 @@ TEST_F(KernelDeviceIo, RefusedArcNamesTheCallAndLeavesTheStateToBeAskedFor) {
 }
 
 TEST_F(KernelDeviceIo, NoStateIsSetInError) {
-    device_.arc_fault = {RunningP2P, Stop, EIO, Error};
+    device_.arc_fault = {RunningP2P, Stop, EIO, MigState::Error};
     EXPECT_FALSE(io().set_mig_state(Stop));
     const auto again = io().set_mig_state(Running);
     ASSERT_FALSE(again);
     EXPECT_EQ(again.error().kind(), ErrorKind::InvalidState);
-    EXPECT_EQ(*io().mig_state(), Error);
+    EXPECT_EQ(*io().mig_state(), MigState::Error);
     ASSERT_TRUE(io().reset());
     EXPECT_EQ(*io().mig_state(), Running);
 }

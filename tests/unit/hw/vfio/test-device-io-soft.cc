@@ -9,22 +9,19 @@
 #include <thread>
 
 #include "hw/vfio/device-io-soft.h"
+#include "tests/support/errno-of.h"
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/soft-rig.h"
 #include "util/event-fd.h"
 
 namespace ferry::vfio {
 namespace {
 
-using enum MigState;
+using namespace test::mig_states;
 using AfterFailure = hw::DeviceModel::AfterFailure;
+using test::errno_of;
+using test::kAll;
 using test::TestDeviceDriver;
-
-constexpr MigCaps kAll{.stop_copy = true, .p2p = true, .pre_copy = true};
-
-template <typename T>
-int errno_of(const Result<T>& result) {
-    return result ? 0 : result.error().errnum();
-}
 
 // A test device whose next arc fails, or is held, as a test says.
 class ScriptedModel final : public hw::DeviceModel {
@@ -161,9 +158,9 @@ TEST_F(SoftDeviceIoTest, FailingArcThatLosesTheDeviceEndsInErrorUntilReset) {
         ASSERT_TRUE(stream);
         model_->failure = {arc.from, arc.to, AfterFailure::IsLost};
         EXPECT_EQ(errno_of(io_->set_mig_state(arc.to)), EIO);
-        EXPECT_EQ(*io_->mig_state(), Error);
+        EXPECT_EQ(*io_->mig_state(), MigState::Error);
         EXPECT_EQ(errno_of(io_->set_mig_state(Running)), EINVAL);
-        EXPECT_EQ(errno_of(io_->set_mig_state(Error)), EINVAL);
+        EXPECT_EQ(errno_of(io_->set_mig_state(MigState::Error)), EINVAL);
         if (session_of(arc.from) == SessionKind::Saving) {
             EXPECT_EQ(errno_of((*stream)->read_some(piece)), ENODEV);
         }

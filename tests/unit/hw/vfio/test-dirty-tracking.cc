@@ -12,23 +12,23 @@
 namespace ferry::vfio {
 namespace {
 
+using system::kPageSize;
 using system::SyncPhase;
 using test::CallLog;
 using test::kAll;
 using test::ScriptedDeviceIo;
 
-constexpr uint64_t kPage = system::kPageSize;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 
 class KeepingSink final : public system::DirtySink {
  public:
     void mark_dirty(system::Gpa first, uint64_t length) override {
-        for (uint64_t at = 0; at < length; at += kPage) pages.insert((first + at) / kPage);
+        for (uint64_t at = 0; at < length; at += kPageSize) pages.insert((first + at) / kPageSize);
     }
     void mark_dirty_pages(system::Gpa first, uint64_t page_size,
                           const util::Bitmap& bits) override {
         for (uint64_t bit = bits.find_set(0); bit < bits.size(); bit = bits.find_set(bit + 1)) {
-            pages.insert((first + bit * page_size) / kPage);
+            pages.insert((first + bit * page_size) / kPageSize);
         }
     }
     void mark_untracked(system::Gpa first, uint64_t length) override {
@@ -84,13 +84,13 @@ TEST_F(DirtyTest, RangesCoverAllMemoryBelowAndAboveTheHole) {
 }
 
 TEST_F(DirtyTest, MemoryThatCrosses4GiBBelongsToTheUpperRange) {
-    map(0, 16 * kPage);
-    map(4 * kGiB - 16 * kPage, 32 * kPage);
+    map(0, 16 * kPageSize);
+    map(4 * kGiB - 16 * kPageSize, 32 * kPageSize);
     const auto ranges = dma_log_ranges(memory);
     ASSERT_EQ(ranges.size(), 2u);
-    EXPECT_EQ(ranges[0].length, 16 * kPage);
-    EXPECT_EQ(ranges[1].iova, 4 * kGiB - 16 * kPage);
-    EXPECT_EQ(ranges[1].length, 32 * kPage);
+    EXPECT_EQ(ranges[0].length, 16 * kPageSize);
+    EXPECT_EQ(ranges[1].iova, 4 * kGiB - 16 * kPageSize);
+    EXPECT_EQ(ranges[1].length, 32 * kPageSize);
 }
 
 TEST_F(DirtyTest, WithoutMemoryThereIsNoRange) {
@@ -101,15 +101,15 @@ TEST_F(DirtyTest, WithoutMemoryThereIsNoRange) {
 }
 
 TEST_F(DirtyTest, PagesWrittenByAnyDeviceAreReportedOnce) {
-    map(0, 64 * kPage);
-    map(4 * kGiB, 64 * kPage);
+    map(0, 64 * kPageSize);
+    map(4 * kGiB, 64 * kPageSize);
     add(a, DirtySource::DeviceLog);
     add(b, DirtySource::DeviceLog);
     ASSERT_TRUE(tracker.dirty_log_start());
-    a.dma(3 * kPage + 100, 2 * kPage);
-    b.dma(4 * kGiB + 63 * kPage, 1);
+    a.dma(3 * kPageSize + 100, 2 * kPageSize);
+    b.dma(4 * kGiB + 63 * kPageSize, 1);
     const KeepingSink first = sync(SyncPhase::Precopy);
-    EXPECT_EQ(first.pages, (std::set<uint64_t>{3, 4, 5, 4 * kGiB / kPage + 63}));
+    EXPECT_EQ(first.pages, (std::set<uint64_t>{3, 4, 5, 4 * kGiB / kPageSize + 63}));
     EXPECT_TRUE(first.untracked.empty());
     EXPECT_TRUE(sync(SyncPhase::Precopy).pages.empty());
     b.dma(0, 1);
@@ -120,14 +120,14 @@ TEST_F(DirtyTest, PagesWrittenByAnyDeviceAreReportedOnce) {
 }
 
 TEST_F(DirtyTest, UntrackedDeviceMakesAllMemoryUntrackedAtEverySync) {
-    map(0, 64 * kPage);
-    map(4 * kGiB, 32 * kPage);
+    map(0, 64 * kPageSize);
+    map(4 * kGiB, 32 * kPageSize);
     add(a, DirtySource::DeviceLog);
     add(b, DirtySource::Nobody);
     ASSERT_TRUE(tracker.dirty_log_start());
     EXPECT_EQ(calls("log start"), (std::vector<std::string>{"a: log start"}));
-    const std::vector<std::pair<uint64_t, uint64_t>> all = {{0, 64 * kPage},
-                                                            {4 * kGiB, 32 * kPage}};
+    const std::vector<std::pair<uint64_t, uint64_t>> all = {{0, 64 * kPageSize},
+                                                            {4 * kGiB, 32 * kPageSize}};
     EXPECT_EQ(sync(SyncPhase::Precopy).untracked, all);
     EXPECT_EQ(sync(SyncPhase::Precopy).untracked, all);
     EXPECT_EQ(sync(SyncPhase::Final).untracked, all);
@@ -136,10 +136,10 @@ TEST_F(DirtyTest, UntrackedDeviceMakesAllMemoryUntrackedAtEverySync) {
 }
 
 TEST_F(DirtyTest, OptedOutDeviceIsAskedOnlyAfterTheStop) {
-    map(0, 64 * kPage);
+    map(0, 64 * kPageSize);
     add(a, DirtySource::DeviceLog, PrecopyQueries::No);
     ASSERT_TRUE(tracker.dirty_log_start());
-    a.dma(0, 3 * kPage);
+    a.dma(0, 3 * kPageSize);
     EXPECT_TRUE(sync(SyncPhase::Precopy).pages.empty());
     EXPECT_TRUE(calls("log report").empty());
     EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{0, 1, 2}));
@@ -147,7 +147,7 @@ TEST_F(DirtyTest, OptedOutDeviceIsAskedOnlyAfterTheStop) {
 }
 
 TEST_F(DirtyTest, OptedOutUntrackedDeviceCountsOnlyAfterTheStop) {
-    map(0, 64 * kPage);
+    map(0, 64 * kPageSize);
     add(a, DirtySource::Nobody, PrecopyQueries::No);
     ASSERT_TRUE(tracker.dirty_log_start());
     EXPECT_TRUE(sync(SyncPhase::Precopy).untracked.empty());
@@ -155,7 +155,7 @@ TEST_F(DirtyTest, OptedOutUntrackedDeviceCountsOnlyAfterTheStop) {
 }
 
 TEST_F(DirtyTest, FailingStartStopsTheOthersAndNamesTheDevice) {
-    map(0, 64 * kPage);
+    map(0, 64 * kPageSize);
     add(a, DirtySource::DeviceLog);
     add(b, DirtySource::DeviceLog);
     b.fail_call("log start", ENOMEM);
@@ -171,12 +171,12 @@ TEST_F(DirtyTest, FailingStartStopsTheOthersAndNamesTheDevice) {
 }
 
 TEST_F(DirtyTest, FailingReportMakesItsRangeUntrackedWarnsOnceAndGoesOn) {
-    map(0, 64 * kPage);
-    map(4 * kGiB, 64 * kPage);
+    map(0, 64 * kPageSize);
+    map(4 * kGiB, 64 * kPageSize);
     add(a, DirtySource::DeviceLog);
     add(b, DirtySource::DeviceLog);
     ASSERT_TRUE(tracker.dirty_log_start());
-    b.dma(kPage, 1);
+    b.dma(kPageSize, 1);
     a.fail_calls("log report", EOPNOTSUPP);
     const KeepingSink sink = sync(SyncPhase::Precopy);
     EXPECT_EQ(sink.untracked.size(), 2u);
@@ -188,7 +188,7 @@ TEST_F(DirtyTest, FailingReportMakesItsRangeUntrackedWarnsOnceAndGoesOn) {
 }
 
 TEST_F(DirtyTest, FailingStopIsAWarning) {
-    map(0, 64 * kPage);
+    map(0, 64 * kPageSize);
     add(a, DirtySource::DeviceLog);
     ASSERT_TRUE(tracker.dirty_log_start());
     a.fail_call("log stop", EIO);
@@ -201,21 +201,21 @@ TEST_F(DirtyTest, LargeMappingIsAskedInPieces) {
     add(a, DirtySource::DeviceLog);
     ASSERT_TRUE(tracker.dirty_log_start());
     a.dma(4 * kGiB + 70 * kGiB, 1);
-    EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{74 * kGiB / kPage}));
+    EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{74 * kGiB / kPageSize}));
     EXPECT_EQ(calls("log report").size(), 2u);
     tracker.dirty_log_stop();
 }
 
 TEST(VfioDirty, DevicesOfOneVmShareATrackerThatTheLastOneTakesAway) {
     test::VfioVmFixture vm;
-    vm.add_ram(0, 64 * kPage);
+    vm.add_ram(0, 64 * kPageSize);
     auto& a = vm.plugged({.name = "a"});
     auto& b = vm.plugged({.name = "b"});
     ASSERT_EQ(vm.memory.trackers().size(), 1u);
     system::DirtyTracker& tracker = *vm.memory.trackers()[0];
     ASSERT_TRUE(tracker.dirty_log_start());
     a.io->dma(0, 1);
-    b.io->dma(kPage, 1);
+    b.io->dma(kPageSize, 1);
     KeepingSink sink;
     tracker.dirty_log_sync(SyncPhase::Final, sink);
     EXPECT_EQ(sink.pages, (std::set<uint64_t>{0, 1}));

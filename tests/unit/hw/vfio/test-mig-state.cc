@@ -10,16 +10,16 @@
 #include <vector>
 
 #include "hw/vfio/mig-state.h"
+#include "tests/support/mig-states.h"
 
 namespace ferry::vfio {
 namespace {
 
-using enum MigState;
-
-constexpr MigCaps kPlain{.stop_copy = true};
-constexpr MigCaps kP2P{.stop_copy = true, .p2p = true};
-constexpr MigCaps kPreCopy{.stop_copy = true, .pre_copy = true};
-constexpr MigCaps kAll{.stop_copy = true, .p2p = true, .pre_copy = true};
+using namespace test::mig_states;
+using test::kAll;
+using test::kP2P;
+using test::kPlain;
+using test::kPreCopy;
 
 const std::vector<std::pair<std::string, MigState>> kShortNames = {
     {"S", Stop},        {"R", Running},  {"SC", StopCopy},   {"RS", Resuming},
@@ -125,12 +125,12 @@ TEST(MigPath, OfADeviceWithEverythingIsTheKernels) {
 }
 
 TEST(MigPath, OutOfErrorIsRefused) {
-    EXPECT_EQ(cell(kAll, Error, Running), "EINVAL");
-    EXPECT_EQ(cell(kAll, Error, Error), "EINVAL");
+    EXPECT_EQ(cell(kAll, MigState::Error, Running), "EINVAL");
+    EXPECT_EQ(cell(kAll, MigState::Error, MigState::Error), "EINVAL");
 }
 
 TEST(MigPath, ToErrorIsRefused) {
-    EXPECT_EQ(cell(kAll, Running, Error), "EINVAL");
+    EXPECT_EQ(cell(kAll, Running, MigState::Error), "EINVAL");
 }
 
 TEST(MigPath, ToAStateTheDeviceLacksIsRefused) {
@@ -173,7 +173,7 @@ TEST(MigState, ValuesAndNamesAreTheKernelsAndQmps) {
 }
 
 TEST(MigState, ExistsAsTheFlagsSay) {
-    for (const MigState state : {Error, Stop, Running, StopCopy, Resuming}) {
+    for (const MigState state : {MigState::Error, Stop, Running, StopCopy, Resuming}) {
         EXPECT_TRUE(state_exists(kPlain, state)) << to_string(state);
     }
     EXPECT_TRUE(state_exists(kP2P, RunningP2P));

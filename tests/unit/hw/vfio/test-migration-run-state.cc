@@ -6,12 +6,13 @@
 #include <cerrno>
 #include <future>
 
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/migration-fixture.h"
 
 namespace ferry::vfio {
 namespace {
 
-using enum MigState;
+using namespace test::mig_states;
 using system::RunState;
 using test::kAll;
 using test::kP2P;

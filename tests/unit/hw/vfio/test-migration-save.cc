@@ -4,12 +4,13 @@
 
 #include <cerrno>
 
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/migration-fixture.h"
 
 namespace ferry::vfio {
 namespace {
 
-using enum MigState;
+using namespace test::mig_states;
 using migration::Capability;
 using system::RunState;
 using test::Bytes;

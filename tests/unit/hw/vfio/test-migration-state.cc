@@ -6,12 +6,13 @@
 #include <optional>
 
 #include "hw/vfio/migration-state.h"
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/migration-fixture.h"
 
 namespace ferry::vfio {
 namespace {
 
-using enum MigState;
+using namespace test::mig_states;
 using test::ScriptedDeviceIo;
 using After = ScriptedDeviceIo::After;
 using Strings = std::vector<std::string>;

@@ -11,10 +11,9 @@
 namespace ferry::vfio {
 namespace {
 
+using pci_irq::kMsix;
 using test::kTableBar;
 using test::PciFunctionTest;
-
-constexpr uint32_t kMsix = pci_irq::kMsix;
 
 TEST_F(PciFunctionTest, EveryFailingCallOfTheCreationIsAnError) {
     function_.reset();

@@ -10,9 +10,9 @@
 namespace ferry::vfio {
 namespace {
 
+using pci_irq::kMsix;
 using test::PciFunctionTest;
 
-constexpr uint32_t kMsix = pci_irq::kMsix;
 // be32 version, 256 bytes of configuration space, 4 pins, 4 table entries, pending bits.
 constexpr size_t kConfigAt = 4, kPinsAt = kConfigAt + 256, kTableAt = kPinsAt + 16,
                  kPendingAt = kTableAt + 64, kRecordBytes = kPendingAt + 1;

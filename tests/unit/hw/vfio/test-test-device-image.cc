@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "hw/test-device-image.h"
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/soft-rig.h"
 
 namespace ferry::hw {
@@ -16,17 +17,11 @@ using namespace test_device_reg;
 using namespace std::chrono_literals;
 using test::Image;
 using test::read_image;
+using test::small;
 using test::SoftRig;
 using test::write_image;
-using enum vfio::MigState;
-
-constexpr uint64_t kPage = system::kPageSize;
-
-TestDeviceConfig small(uint64_t state_bytes = 0x30000) {
-    TestDeviceConfig config;
-    config.state_bytes = state_bytes;
-    return config;
-}
+using namespace test::mig_states;
+using system::kPageSize;
 
 TEST(StreamChecksum, DoesNotDependOnHowTheStreamIsCut) {
     std::vector<std::byte> bytes(1000);
@@ -115,11 +110,11 @@ TEST(TestDeviceImage, WithAFlippedBitIsRefused) {
 }
 
 TEST(TestDeviceImage, CutAnywhereIsRefused) {
-    SoftRig source(small(kPage));
+    SoftRig source(small(kPageSize));
     const Image good = whole_image(source);
     for (const size_t bytes : {size_t{0}, size_t{3}, kHeader, kHeader + 7, kHeader + kRecord,
                                good.size() - 24, good.size() - 1}) {
-        SoftRig target(small(kPage));
+        SoftRig target(small(kPageSize));
         EXPECT_NE(refusal(target, Image(good.begin(), good.begin() + static_cast<long>(bytes)))
                       .find("incomplete"),
                   std::string::npos)

@@ -10,6 +10,8 @@
 #include <thread>
 
 #include "hw/test-device.h"
+#include "tests/support/errno-of.h"
+#include "tests/support/mig-states.h"
 #include "tests/unit/hw/vfio/soft-rig.h"
 #include "util/event-fd.h"
 
@@ -19,17 +21,14 @@ namespace {
 using namespace test_device_reg;
 using namespace std::chrono_literals;
 using test::read_image;
+using test::small;
 using test::SoftRig;
 using vfio::MigState;
-using enum vfio::MigState;
+using namespace test::mig_states;
+using system::kPageSize;
+using test::errno_of;
 
-constexpr uint64_t kPage = system::kPageSize;
 constexpr auto kIova = SoftRig::kMemoryIova;
-
-template <typename T>
-int errno_of(const Result<T>& result) {
-    return result ? 0 : result.error().errnum();
-}
 
 // ---- properties
 
@@ -105,12 +104,6 @@ TEST(TestDeviceConfig, EveryPropertyHasHelp) {
 }
 
 // ---- the face of a PCI function
-
-TestDeviceConfig small(uint64_t state_bytes = 0x30000) {
-    TestDeviceConfig config;
-    config.state_bytes = state_bytes;
-    return config;
-}
 
 std::vector<std::byte> config_space(SoftRig& rig, uint64_t bytes) {
     std::vector<std::byte> space(bytes);
@@ -196,12 +189,12 @@ TEST(TestDeviceRegisters, StateWindowBeyondTheStateReadsOnesAndIgnoresWrites) {
 }
 
 TEST(TestDeviceRegisters, FillAndDigestAreWhatTheManualSays) {
-    SoftRig rig(small(kPage));
+    SoftRig rig(small(kPageSize));
     auto driver = rig.driver();
     driver.fill(3);
     uint64_t x = 3 * uint64_t{0x9e3779b97f4a7c15};
     uint64_t digest = 0xcbf29ce484222325;
-    for (uint64_t i = 0; i < kPage / 8; ++i, x += 0xbf58476d1ce4e5b9) {
+    for (uint64_t i = 0; i < kPageSize / 8; ++i, x += 0xbf58476d1ce4e5b9) {
         digest = (digest ^ x ^ (x >> 29)) * 0x100000001b3;
     }
     EXPECT_EQ(driver.digest(), digest);
@@ -300,12 +293,12 @@ class AutoDma : public testing::Test {
     }
     void enable(uint64_t pages) {
         driver_.set64(kAutoIova, kIova);
-        driver_.set64(kAutoBytes, pages * kPage);
+        driver_.set64(kAutoBytes, pages * kPageSize);
         driver_.set(kAutoControl, 1);
     }
     uint64_t marked_pages() {
-        util::Bitmap pages(SoftRig::kMemoryBytes / kPage);
-        EXPECT_TRUE(rig_.io().dma_logging_report(memory_, kPage, pages));
+        util::Bitmap pages(SoftRig::kMemoryBytes / kPageSize);
+        EXPECT_TRUE(rig_.io().dma_logging_report(memory_, kPageSize, pages));
         return pages.count();
     }
 
@@ -316,11 +309,11 @@ class AutoDma : public testing::Test {
 
 TEST_F(AutoDma, WritesItsPagesPerSecondAndLogsThem) {
     enable(64);
-    ASSERT_TRUE(rig_.io().dma_logging_start({&memory_, 1}, kPage));
+    ASSERT_TRUE(rig_.io().dma_logging_start({&memory_, 1}, kPageSize));
     rig_.clock().advance(20ms);
     EXPECT_EQ(marked_pages(), 20);  // whoever asks sees all that is due
     EXPECT_EQ(driver_.get64(kAutoPages), 20);
-    EXPECT_EQ(util::load_le64(rig_.memory().data() + 19 * kPage), 20);
+    EXPECT_EQ(util::load_le64(rig_.memory().data() + 19 * kPageSize), 20);
     EXPECT_EQ(marked_pages(), 0);
 }
 
@@ -333,7 +326,7 @@ TEST_F(AutoDma, WritesOnCommand) {
 TEST_F(AutoDma, StandsStillWhileDmaIsNotAllowed) {
     enable(64);
     ASSERT_TRUE(rig_.io().set_mig_state(RunningP2P));
-    ASSERT_TRUE(rig_.io().dma_logging_start({&memory_, 1}, kPage));
+    ASSERT_TRUE(rig_.io().dma_logging_start({&memory_, 1}, kPageSize));
     rig_.clock().advance(1s);
     EXPECT_EQ(marked_pages(), 0);
     ASSERT_TRUE(rig_.io().set_mig_state(Running));
@@ -343,15 +336,15 @@ TEST_F(AutoDma, StandsStillWhileDmaIsNotAllowed) {
 
 TEST_F(AutoDma, WhatWasDueBeforeAStopIsInTheLogAfterIt) {
     enable(64);
-    ASSERT_TRUE(rig_.io().dma_logging_start({&memory_, 1}, kPage));
+    ASSERT_TRUE(rig_.io().dma_logging_start({&memory_, 1}, kPageSize));
     rig_.clock().advance(5ms);
     ASSERT_TRUE(rig_.io().set_mig_state(Stop));
     EXPECT_EQ(marked_pages(), 5);
 }
 
 TEST_F(AutoDma, ToUnmappedMemoryTurnsItselfOff) {
-    enable(SoftRig::kMemoryBytes / kPage + 1);
-    driver_.set(kAutoNow, static_cast<uint32_t>(SoftRig::kMemoryBytes / kPage + 1));
+    enable(SoftRig::kMemoryBytes / kPageSize + 1);
+    driver_.set(kAutoNow, static_cast<uint32_t>(SoftRig::kMemoryBytes / kPageSize + 1));
     EXPECT_EQ(driver_.get(kAutoStatus), EFAULT);
     EXPECT_EQ(driver_.get(kAutoControl), 0);
 }
@@ -368,10 +361,10 @@ TEST(TestDeviceDmaLog, FailsItsReportsWhenToldTo) {
     TestDeviceConfig config = small();
     config.dirty_tracking = TestDeviceConfig::DirtyTracking::FailReport;
     SoftRig rig(config);
-    const vfio::DmaLogRange range{kIova, kPage};
+    const vfio::DmaLogRange range{kIova, kPageSize};
     util::Bitmap pages(1);
-    ASSERT_TRUE(rig.io().dma_logging_start({&range, 1}, kPage));
-    EXPECT_EQ(errno_of(rig.io().dma_logging_report(range, kPage, pages)), EIO);
+    ASSERT_TRUE(rig.io().dma_logging_start({&range, 1}, kPageSize));
+    EXPECT_EQ(errno_of(rig.io().dma_logging_report(range, kPageSize, pages)), EIO);
 }
 
 // ---- changes by itself
@@ -485,20 +478,20 @@ TEST(TestDeviceLatency, ArcUnderWayEndsWhenWaitingIsStopped) {
 TEST(TestDeviceState, LivesInItsFileForOthersToSee) {
     const auto path = std::filesystem::temp_directory_path() /
                       ("ferry-test-device-" + std::to_string(::getpid()));
-    TestDeviceConfig config = small(kPage);
+    TestDeviceConfig config = small(kPageSize);
     config.state_file = path;
     SoftRig rig(config);
     rig.driver().write_state(8, 0x64636261);
     std::ifstream file(path, std::ios::binary);
     std::string content((std::istreambuf_iterator<char>(file)), {});
     std::filesystem::remove(path);
-    ASSERT_EQ(content.size(), kPage);
+    ASSERT_EQ(content.size(), kPageSize);
     EXPECT_EQ(content.substr(8, 4), "abcd");
 }
 
 TEST(TestDeviceState, FileThatCannotBeMadeIsAnError) {
     test::TestEnv env;
-    TestDeviceConfig config = small(kPage);
+    TestDeviceConfig config = small(kPageSize);
     config.state_file = "/no/such/directory/state";
     const auto device = TestDevice::create(config, env.env, "dev0");
     ASSERT_FALSE(device);

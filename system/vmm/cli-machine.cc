@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Options about the machine itself: its type, what runs its CPUs, its memory and names.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "accel/kvm/cpuid.h"
+#include "accel/kvm/vcpus.h"
+#include "system/vmm/cli-draft.h"
+#include "util/try.h"
+
+namespace ferry::vmm {
+
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+Result<> machine(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-machine", value, "type"));
+    const auto type = options.take("type");
+    if (type == "help") {
+        draft.print = machine_help();
+        return {};
+    }
+    if (type) {
+        const MachineInfo* const found = find_machine(*type);
+        if (found == nullptr) {
+            return make_error(ErrorKind::Unsupported,
+                              "-machine {}: unsupported machine type (see -machine help)", *type);
+        }
+        draft.options.machine = found->type;
+    }
+    draft.machine.merge(std::move(options));
+    return {};
+}
+
+Result<> accel(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-accel " + value, value, "accel"));
+    AcceleratorOptions accelerator;
+    MIG_TRY(accelerator.name, options.take_required("accel"));
+    if (accelerator.name == "help") {
+        draft.print = "Accelerators supported:\nkvm\nqtest\n";
+        return {};
+    }
+    // What an accelerator that is not there would have understood does not matter.
+    if (accelerator.kind()) MIG_CHECK(options.finish());
+    draft.options.accelerators.push_back(std::move(accelerator));
+    return {};
+}
+
+// CPUs and the shape of their package: one socket of so many cores. What is said beyond the number
+// must agree with it.
+Result<> smp(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-smp " + value, value, "cpus"));
+    MIG_TRY(const auto cpus, options.take_number("cpus"));
+    MIG_TRY(const auto max_cpus, options.take_number("maxcpus"));
+    uint64_t shape = 1;
+    bool shaped = false;
+    for (const std::string_view level :
+         {"drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"}) {
+        MIG_TRY(const auto count, options.take_number(level));
+        if (count == uint64_t{0} || count.value_or(1) > kvm::kMaxVcpus) {
+            return make_error(ErrorKind::InvalidArgument, "{}: {} must be 1 to {}",
+                              options.context(), level, kvm::kMaxVcpus);
+        }
+        shaped = shaped || count;
+        shape = std::min<uint64_t>(shape * count.value_or(1), UINT32_MAX);
+    }
+    MIG_CHECK(options.finish());
+    const uint64_t count = cpus.value_or(max_cpus.value_or(shape));
+    if (count == 0 || count > kvm::kMaxVcpus) {
+        return make_error(ErrorKind::InvalidArgument, "{}: there must be 1 to {} CPUs",
+                          options.context(), kvm::kMaxVcpus);
+    }
+    if (shaped && count % shape != 0) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "{}: sockets, cores and threads make {} CPUs, not {}", options.context(),
+                          shape, count);
+    }
+    if (max_cpus.value_or(count) != count) {
+        return make_error(ErrorKind::Unsupported,
+                          "{}: CPUs are not added later, so maxcpus can only be {}",
+                          options.context(), count);
+    }
+    draft.options.cpus = static_cast<unsigned>(count);
+    return {};
+}
+
+Result<> cpu(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-cpu " + value, value, "model"));
+    MIG_TRY(const auto model, options.take_required("model"));
+    const auto names = kvm::cpu_model_names();
+    if (model == "help") {
+        draft.print = fmt::format("Available CPUs:\n{}\n", fmt::join(names, "\n"));
+        return {};
+    }
+    if (std::ranges::find(names, model) == names.end()) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "-cpu {}: unable to find CPU model '{}'; there are: {}", value, model,
+                          fmt::join(names, ", "));
+    }
+    MIG_CHECK(options.finish(), "single features can't be chosen");
+    draft.options.cpu_model = model;
+    return {};
+}
+
+Result<> memory(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-m " + value, value, "size"));
+    MIG_TRY(const auto size, options.take_size("size", kMiB));
+    MIG_CHECK(options.finish());
+    if (!size || *size == 0 || *size % system::kPageSize != 0) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "-m {}: the size must be a positive multiple of {} bytes", value,
+                          system::kPageSize);
+    }
+    draft.options.ram_bytes = *size;
+    return {};
+}
+
+Result<> name(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-name " + value, value, "guest"));
+    if (auto guest = options.take("guest")) draft.options.name = std::move(*guest);
+    MIG_TRY(const auto debug_threads, options.take_switch("debug-threads"));
+    if (debug_threads == Switch::Off) {
+        return make_error(ErrorKind::Unsupported, "{}: threads always have names",
+                          options.context());
+    }
+    return options.finish();
+}
+
+Result<> uuid(Draft& draft, const std::string& value) {
+    constexpr std::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    bool good = value.size() == kForm.size();
+    for (size_t i = 0; good && i < kForm.size(); ++i) {
+        good = kForm[i] == '-' ? value[i] == '-'
+                               : std::isxdigit(static_cast<unsigned char>(value[i])) != 0;
+    }
+    if (!good) {
+        return make_error(ErrorKind::InvalidArgument, "-uuid {}: expecting the form {}", value,
+                          kForm);
+    }
+    draft.options.uuid = value;
+    return {};
+}
+
+Result<> no_autostart(Draft& draft, const std::string&) {
+    draft.options.autostart = Options::Autostart::No;
+    return {};
+}
+
+Result<> no_shutdown(Draft& draft, const std::string&) {
+    draft.options.on_power_off = OnPowerOff::Pause;
+    return {};
+}
+
+// -machine accel=A:B is another form of -accel A -accel B.
+void add_accelerators_of_machine(Draft& draft) {
+    const auto list = draft.machine.take("accel");
+    if (!list) return;
+    for (std::string_view rest = *list; !rest.empty();) {
+        const size_t end = std::min(rest.find(':'), rest.size());
+        draft.options.accelerators.emplace_back(std::string(rest.substr(0, end)));
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+}
+
+}  // namespace
+
+void add_machine_options(Handlers& handlers) {
+    handlers.insert({
+        {"machine", machine},
+        {"M", machine},
+        {"accel", accel},
+        {"smp", smp},
+        {"cpu", cpu},
+        {"m", memory},
+        {"name", name},
+        {"uuid", uuid},
+        {"S", no_autostart},
+        {"no-shutdown", no_shutdown},
+        {"nodefaults", accept_and_do_nothing},
+        {"no-user-config", accept_and_do_nothing},
+        // There is no firmware to look for.
+        {"L", accept_and_do_nothing},
+    });
+}
+
+Result<> finish_machine(Draft& draft) {
+    Options& options = draft.options;
+    draft.machine.set_context("-machine");
+    add_accelerators_of_machine(draft);
+    if (options.accelerators.empty()) options.accelerators.emplace_back(std::string("kvm"));
+    options.memory_backend = draft.machine.take("memory-backend").value_or("");
+    MIG_CHECK(draft.machine.finish());
+    const std::string& backend = options.memory_backend;
+    if (!backend.empty() && std::ranges::find(options.backends, backend, &BackendOptions::id) ==
+                                options.backends.end()) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "-machine memory-backend={}: no -object of this id", backend);
+    }
+    const MachineInfo& info = machine_info(options.machine);
+    if (options.cpus > info.max_cpus) {
+        return make_error(ErrorKind::InvalidArgument, "-smp {}: machine '{}' has at most {} CPU",
+                          options.cpus, info.name, info.max_cpus);
+    }
+    return {};
+}
+
+}  // namespace ferry::vmm

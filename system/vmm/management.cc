@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "system/vmm/management.h"
+
+#include "system/vmm/vm.h"
+#include "util/try.h"
+
+namespace ferry::vmm {
+
+Management::Management(Vm& vm, std::unique_ptr<util::Worker> worker)
+    : vm_(vm),
+      objects_(vm.options()),
+      worker_(std::move(worker)),
+      dirty_rate_(vm.loop(), vm.env(), vm.board().memory(), *worker_) {}
+
+Result<std::unique_ptr<Management>> Management::create(Vm& vm, monitor::CommandTable& table) {
+    MIG_TRY(auto worker, util::Worker::create("management"));
+    std::unique_ptr<Management> management(new Management(vm, std::move(worker)));
+    add_object_commands(table, *management);
+    add_device_commands(table, *management);
+    add_dirty_rate_commands(table, *management);
+    return management;
+}
+
+}  // namespace ferry::vmm

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A boot sector that works with the software device at BAR (given to the assembler), whose MSI-X
+ * vector 0 the test has aimed at VECTOR of this CPU. For ever: it has the device fill the page at
+ * DMA_PAGE with the number of the round and interrupt it then; it waits for the interrupt, and
+ * compares the page's first and last word. An interrupt that gets lost ends the counting; a write
+ * that gets lost is counted at WRONG.
+ */
+        .set ROUNDS, 0x600
+        .set INTERRUPTS, 0x604
+        .set WRONG, 0x608
+        .set IDT, 0x1000
+        .set DMA_PAGE, 0x10000
+        .set VECTOR, 0x40
+        .set LAPIC, 0xfee00000
+        .set LAPIC_EOI, LAPIC + 0xb0
+        .set LAPIC_SPURIOUS, LAPIC + 0xf0
+        .set DMA_IOVA, BAR + 0x40
+        .set DMA_BYTES, BAR + 0x48
+        .set DMA_VALUE, BAR + 0x4c
+        .set DMA_COMMAND, BAR + 0x50
+        .set FILL_AND_RAISE_0, 0x101
+
+        .code16
+        .globl _start
+_start: cli
+        xorw    %ax, %ax
+        movw    %ax, %ds
+        lgdtl   descriptor
+        movl    %cr0, %eax
+        orb     $1, %al
+        movl    %eax, %cr0
+        ljmpl   $8, $flat
+
+        .code32
+flat:   movw    $16, %ax
+        movw    %ax, %ds
+        movw    %ax, %es
+        movw    %ax, %ss
+        movl    $0x7c00, %esp
+        movb    $0xff, %al              /* both PICs masked */
+        outb    %al, $0x21
+        outb    %al, $0xa1
+        movl    $handler, %eax
+        movw    %ax, IDT + 8 * VECTOR
+        movw    $8, IDT + 8 * VECTOR + 2
+        movw    $0x8e00, IDT + 8 * VECTOR + 4
+        shrl    $16, %eax
+        movw    %ax, IDT + 8 * VECTOR + 6
+        lidtl   vectors
+        movl    $0x1ff, LAPIC_SPURIOUS
+        movl    $DMA_PAGE, DMA_IOVA
+        movl    $0, DMA_IOVA + 4
+        movl    $4096, DMA_BYTES
+        sti
+
+round:  movl    ROUNDS, %esi
+        incl    %esi
+        movl    %esi, ROUNDS
+        movl    %esi, DMA_VALUE
+        movl    $FILL_AND_RAISE_0, DMA_COMMAND
+wait:   cmpl    %esi, INTERRUPTS
+        jne     wait
+        cmpl    %esi, DMA_PAGE
+        jne     wrong
+        cmpl    %esi, DMA_PAGE + 4092
+        je      round
+wrong:  incl    WRONG
+        jmp     round
+
+handler:
+        incl    INTERRUPTS
+        movl    $0, LAPIC_EOI
+        popl    %edi                    /* as iret, which not every KVM in software can do here */
+        addl    $4, %esp
+        popfl
+        jmp     *%edi
+
+        .p2align 3
+table:  .quad   0
+        .quad   0x00cf9b000000ffff
+        .quad   0x00cf93000000ffff
+descriptor:
+        .word   descriptor - table - 1
+        .long   table
+vectors:
+        .word   8 * (VECTOR + 1) - 1
+        .long   IDT
+
+        .org    _start + 510
+        .word   0xaa55

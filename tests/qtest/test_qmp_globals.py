@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""-global migration.NAME=VALUE: each acts, which the stream or the monitor shows."""
+
+import unittest
+
+from harness.analyze import Stream
+from harness.vmm import VmmTestCase
+
+GLOBAL_STATE = ("globalstate", 0)
+
+
+def preset(name, value):
+    return ["-global", f"migration.{name}={value}"]
+
+
+class Globals(VmmTestCase):
+    def save(self, *args):
+        """A VM, as saved to a file: (its path, the stream)."""
+        vmm = self.vmm(*args, memory="1M")
+        path = self.folder / f"stream{len(self.vmms)}"
+        vmm.cmd("migrate", uri=f"file:{path}")
+        vmm.wait_migration()
+        return path, Stream(path.read_bytes())
+
+    def load(self, path):
+        vmm = self.vmm("-incoming", "defer", memory="1M")
+        vmm.cmd("migrate-incoming", uri=f"file:{path}")
+        vmm.wait_migration()
+        return vmm
+
+    def shown(self, vmm):
+        lines = vmm.qmp.hmp("info migrate").splitlines()
+        return dict(line.split(": ") for line in lines[1:7])
+
+    def test_by_default_all_is_sent(self):
+        _, stream = self.save()
+        self.assertEqual(len(stream.commands), 1)
+        self.assertIn(GLOBAL_STATE, stream.described)
+        shown = self.shown(self.vmms[-1])
+        self.assertEqual((shown["send-switchover-start"], shown["store-global-state"]),
+                         ("on", "on"))
+
+    def test_switchover_start_is_left_out(self):
+        path, stream = self.save(*preset("send-switchover-start", "off"))
+        self.assertEqual(stream.commands, [])
+        self.assertIn(GLOBAL_STATE, stream.described)
+        self.assertEqual(self.shown(self.vmms[-1])["send-switchover-start"], "off")
+        self.load(path).wait_run_state("running")
+
+    def test_global_state_is_left_out_where_a_destination_assumes_it(self):
+        path, stream = self.save(*preset("store-global-state", "off"))
+        self.assertNotIn(GLOBAL_STATE, stream.described)
+        self.assertNotIn("globalstate", [name for name, _, _ in stream.sections])
+        self.assertEqual(self.shown(self.vmms[-1])["store-global-state"], "off")
+        self.load(path).wait_run_state("running")
+
+    def test_global_state_is_sent_where_it_is_needed(self):
+        path, stream = self.save("-S", *preset("store-global-state", "off"))
+        self.assertIn(GLOBAL_STATE, stream.described)
+        self.load(path).wait_run_state("prelaunch")
+
+    def test_the_form_of_switchover_ack(self):
+        with self.pair(*preset("switchover-ack-legacy", "on")) as (src, dst):
+            for vmm in (src, dst):
+                vmm.set_capabilities("return-path", "switchover-ack")
+            uri = f"unix:{self.folder}/m"
+            dst.cmd("migrate-incoming", uri=uri)
+            src.cmd("migrate", uri=uri)
+            src.wait_migration()
+            dst.wait_run_state("running")
+        status, log = self.vmm_that_fails(*preset("switchover-ack-legacy", "off"))
+        self.assertEqual(status, 1)
+        self.assertIn("migration.switchover-ack-legacy=off", log)
+
+    def test_capabilities_and_parameters(self):
+        vmm = self.vmm(*preset("x-events", "on"), *preset("downtime-limit", 77),
+                       *preset("max-bandwidth", "1M"), *preset("x-return-path", "on"))
+        on = {entry["capability"] for entry in vmm.cmd("query-migrate-capabilities")
+              if entry["state"]}
+        self.assertEqual(on, {"events", "return-path"})
+        parameters = vmm.cmd("query-migrate-parameters")
+        self.assertEqual((parameters["downtime-limit"], parameters["max-bandwidth"]),
+                         (77, 1 << 20))
+
+    def test_others_are_refused_by_name(self):
+        for name, value in (("warp", 9), ("x-events", "maybe"), ("downtime-limit", 2000001),
+                            ("send-switchover-start", 2), ("x-multifd", "on")):
+            with self.subTest(name):
+                status, log = self.vmm_that_fails(*preset(name, value))
+                self.assertEqual(status, 1)
+                self.assertIn(name.removeprefix("x-").replace("-", "_"), log.replace("-", "_"))
+
+
+if __name__ == "__main__":
+    unittest.main()
