@@ -11,12 +11,16 @@ namespace ferry::util {
 
 Result<std::jthread> start_thread(const std::string& name,
                                   std::function<void(std::stop_token)> body) {
+    constexpr size_t kMaxNameLength = 15;  // what the kernel keeps
     try {
-        return std::jthread([name, body = std::move(body)](std::stop_token stop) {
-            constexpr size_t kMaxNameLength = 15;  // what the kernel keeps
-            ::pthread_setname_np(::pthread_self(), name.substr(0, kMaxNameLength).c_str());
+        std::string kept = name.substr(0, kMaxNameLength);
+        std::jthread thread([kept, body = std::move(body)](std::stop_token stop) {
+            ::pthread_setname_np(::pthread_self(), kept.c_str());
             body(std::move(stop));
         });
+        // It may not have run yet, but whoever looks now shall find it by its name.
+        ::pthread_setname_np(thread.native_handle(), kept.c_str());
+        return thread;
     } catch (const std::system_error& failure) {
         return make_errno(failure.code().value(), "starting thread {}", name);
     }

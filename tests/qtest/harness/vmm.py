@@ -109,7 +109,7 @@ class Vmm:
                 time.sleep(0.005)
         if self.qtest:
             self.qtest.accept()
-            self.wait_for(lambda: "qtest" in self.threads(), "the thread's name")
+            self.wait_for(lambda: "qtest" in self.threads(), "the qtest thread")
         if not {"-S", "-incoming"} & set(self.command):
             # Served before its devices have started.
             self.wait_run_state("running")
