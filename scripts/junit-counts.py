@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Counts the test cases of meson's JUnit reports.  Usage: junit-counts.py TESTLOG.junit.xml...
 
-Prints "FAIL suite.case" and "SKIP suite.case: reason" lines, then "N passed, N failed, N skipped".
+Prints "FAIL suite.case" with the message below it and "SKIP suite.case: reason" lines, then "N passed, N failed, N skipped".
 Cases of GoogleTest executables count one by one (meson takes them over); an executable that
 died before it wrote its report counts as one failure.
 """
 
 import sys
 import xml.etree.ElementTree as ElementTree
+
+LINES = 20  # of a failure's message
 
 
 def reason(element):
@@ -23,9 +25,12 @@ def count(path):
         for case in suite.findall("testcase"):
             owner = case.get("classname")
             name = case.get("name") if owner in (None, suite.get("name")) else f"{owner}.{case.get('name')}"
-            if case.find("failure") is not None or case.find("error") is not None:
+            problems = case.findall("failure") + case.findall("error")
+            if problems:
                 failed += 1
                 print(f"FAIL {name}")
+                for line in (problems[0].get("message") or "").splitlines()[:LINES]:
+                    print(f"    {line}")
             elif case.find("skipped") is not None:
                 skipped += 1
                 print(f"SKIP {name}: {reason(case.find('skipped'))}")
