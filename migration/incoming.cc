@@ -83,9 +83,15 @@ void IncomingSession::close_return_path() {
     watch_->expect(PeerWatch::Expect::Nothing);
 }
 
+// Unasked, too: a source of QEMU does not look, one of ours does and keeps its VM.
 void IncomingSession::report_failure(const Error& error) {
+    const bool unasked =
+        !writer_ && mode_ == Mode::Live && owner_ == Owner::Source && channel_->features().duplex;
+    if (unasked) {
+        if (auto writer = ReturnPathWriter::start(*channel_, vm_.env)) writer_ = std::move(*writer);
+    }
     if (!writer_) return;
-    if (agreed_.reason) {
+    if (agreed_.reason || unasked) {
         writer_->send_failure(failure_code(error.kind()), error.message());
     }
     writer_->send_shut(1);

@@ -169,8 +169,8 @@ Result<> save_section(SaveStream& out, const SaveVMRegistry::Entry& entry, Secti
     return out.status();
 }
 
-Result<> save_one_shot_states(SaveStream& out, const SaveVMRegistry& registry,
-                              const StreamIdentity& identity) {
+Result<std::string> save_one_shot_states(SaveStream& out, const SaveVMRegistry& registry,
+                                         const StreamIdentity& identity) {
     MIG_TRY(const auto captured, capture_plain_devices(registry));
     auto next = captured.begin();
     VmDescription description(identity);
@@ -196,13 +196,17 @@ Result<> save_one_shot_states(SaveStream& out, const SaveVMRegistry& registry,
             description.add_opaque(section, size);
         }
     }
+    MIG_CHECK(out.status());
+    return std::move(description).finish();
+}
+
+Result<> save_end(SaveStream& out, const SaveVMRegistry& registry, std::string_view description) {
     put_element(out, Element::Eof);
-    const std::string json = std::move(description).finish();
     put_element(out, Element::VmDescription);
-    out.be32(static_cast<uint32_t>(json.size()));
-    out.bytes(bytes_of(json));
+    out.be32(static_cast<uint32_t>(description.size()));
+    out.bytes(bytes_of(description));
     if (registry.trace() != nullptr) {
-        trace::savevm_description_sent(*registry.trace(), json.size());
+        trace::savevm_description_sent(*registry.trace(), description.size());
     }
     return out.status();
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 #include "trace-points.h"
 #include "util/thread.h"
@@ -15,6 +16,8 @@ using system::RunState;
 
 namespace {
 constexpr util::Nanoseconds kKeepAlivePeriod = std::chrono::milliseconds(250);
+// For a destination that nobody asked to confirm to say that it refuses, or to close.
+constexpr util::Nanoseconds kRefusalWait = std::chrono::seconds(5);
 
 Error cancelled() {
     return make_error(ErrorKind::Cancelled, "migration cancelled");
@@ -85,7 +88,7 @@ Result<std::unique_ptr<OutgoingSession>> OutgoingSession::start(SessionContext& 
 
 void OutgoingSession::cancel() {
     const std::lock_guard lock(mutex_);
-    if (progress_.cancelled || progress_.stage == Stage::HandedOver) return;
+    if (progress_.cancelled || given_away()) return;
     if (!vm_.status.advance(MigrationStatus::Cancelling)) return;  // it is just ending
     progress_.cancelled = true;
     changed_.notify_all();
@@ -110,7 +113,7 @@ Result<> OutgoingSession::continue_switchover(MigrationStatus state) {
 
 bool OutgoingSession::handed_over() const {
     const std::lock_guard lock(mutex_);
-    return progress_.stage == Stage::HandedOver;
+    return given_away();
 }
 
 // --- the phases
@@ -163,8 +166,12 @@ void OutgoingSession::thread_main() {
     });
 }
 
-// A peer that closed has usually said why, but a failing write may be noticed before its words.
+// A peer that closed has usually said why, asked or not, but a failing write may be noticed before
+// its words.
 Error OutgoingSession::hear_last_words(Error closed) {
+    if (!reader_ && may_hear_unasked()) {
+        if (auto reader = ReturnPathReader::start(*channel_, *this)) reader_ = std::move(*reader);
+    }
     if (!reader_) return std::move(closed).context("the destination was lost");
     watch_->expect(PeerWatch::Expect::Bytes);
     std::unique_lock lock(mutex_);
@@ -416,8 +423,9 @@ Result<> OutgoingSession::complete() {
             "switchover");
         MIG_CHECK(check_alive());
     }
-    MIG_CHECK(save_one_shot_states(*stream_, vm_.registry, identity_), "switchover");
-    MIG_CHECK(stream_->flush());
+    MIG_TRY(const std::string description, save_one_shot_states(*stream_, vm_.registry, identity_),
+            "switchover");
+    MIG_CHECK(send_end(description));
     vm_.stats.downtime_bytes = stream_->position() - begin;
     span.add_bytes(vm_.stats.downtime_bytes);
     publish_progress();
@@ -425,21 +433,7 @@ Result<> OutgoingSession::complete() {
 }
 
 Result<> OutgoingSession::hand_over() {
-    if (!reader_) {
-        MIG_CHECK(channel_->finish_writing());
-        // From here on the bytes are all there is to know; a later cancel came too late.
-        const std::lock_guard lock(mutex_);
-        if (progress_.cancelled) return cancelled();
-        if (mode_ != Mode::Live) return {};
-        progress_.stage = Stage::HandedOver;
-        if (channel_->features().duplex) {
-            vm_.env.log.log(util::LogLevel::Warning,
-                            "migration: all was sent, but nobody confirms that the destination "
-                            "runs the VM (capability return-path is off): look there before this "
-                            "process ends");
-        }
-        return {};
-    }
+    if (!reader_) return hand_over_unconfirmed();
     MIG_TRY(const PeerFeatures features, peer_features());
     if (!features.handover) {
         const util::ScopedSpan span(vm_.env.timeline, "vm", "confirm");
@@ -464,6 +458,69 @@ Result<> OutgoingSession::hand_over() {
         "the VM was handed over, but the destination was lost before it confirmed. The VM is "
         "stopped here: if it does not run at the destination, resume it here with 'cont'; if it "
         "does, quit this process"));
+}
+
+bool OutgoingSession::may_hear_unasked() const {
+    return mode_ == Mode::Live && channel_ && channel_->features().duplex;
+}
+
+// A destination that nobody asked to confirm may run the VM as soon as it has the end: what can be
+// cancelled goes out before.
+Result<> OutgoingSession::send_end(std::string_view description) {
+    const bool unconfirmed = mode_ == Mode::Live && !reader_;
+    if (unconfirmed) {
+        MIG_CHECK(stream_->flush());
+        const std::lock_guard lock(mutex_);
+        if (progress_.cancelled) return cancelled();
+        progress_.stage = Stage::Unconfirmed;
+    }
+    auto sent = save_end(*stream_, vm_.registry, description);
+    if (sent) sent = stream_->flush();
+    if (sent && !reader_) sent = channel_->finish_writing();
+    if (!sent && unconfirmed) {
+        // It does not have all of it.
+        const std::lock_guard lock(mutex_);
+        progress_.stage = Stage::Sending;
+    }
+    return sent;
+}
+
+// A destination that refuses says so unasked, and whoever is done closes; both are waited for,
+// since a small VM fits into a socket's buffers and is sent before a byte of it was judged.
+Result<> OutgoingSession::hand_over_unconfirmed() {
+    if (mode_ != Mode::Live) return check_alive();
+    if (may_hear_unasked()) MIG_CHECK(await_refusal());
+    const std::lock_guard lock(mutex_);
+    progress_.stage = Stage::HandedOver;
+    return {};
+}
+
+Result<> OutgoingSession::await_refusal() {
+    const util::ScopedSpan span(vm_.env.timeline, "vm", "confirm");
+    MIG_TRY(reader_, ReturnPathReader::start(*channel_, *this));
+    const auto deadline = vm_.env.clock.now() + kRefusalWait;
+    std::unique_lock lock(mutex_);
+    while (!progress_.rp_end && vm_.env.clock.now() < deadline) {
+        vm_.env.clock.wait_until(changed_, lock, deadline);
+    }
+    if (progress_.shut.value_or(0) != 0) {
+        progress_.stage = Stage::Sending;
+        return make_error(ErrorKind::PeerFailed, "the destination failed: {}",
+                          progress_.peer_reason.value_or("no reason given"));
+    }
+    // It threw away what it had not read yet.
+    if (progress_.rp_end && !*progress_.rp_end &&
+        progress_.rp_end->error().errnum() == ECONNRESET) {
+        progress_.stage = Stage::Sending;
+        return make_error(ErrorKind::PeerFailed,
+                          "the destination closed before it had read the whole VM")
+            .attach(progress_.rp_end->error());
+    }
+    vm_.env.log.log(util::LogLevel::Warning,
+                    "migration: all was sent and the destination did not refuse it, but nobody "
+                    "confirms that it runs the VM (capability return-path is off): look there "
+                    "before this process ends");
+    return {};
 }
 
 // The point of no return: whoever comes first under the lock, cancel or this, wins.
@@ -562,7 +619,7 @@ Result<> OutgoingSession::resume_vm() {
 
 Result<> OutgoingSession::check_alive() {
     const std::lock_guard lock(mutex_);
-    if (progress_.cancelled && progress_.stage != Stage::HandedOver) return cancelled();
+    if (progress_.cancelled && !given_away()) return cancelled();
     if (!progress_.rp_end) return {};
     if (progress_.peer_reason) {
         return make_error(ErrorKind::PeerFailed, "the destination failed: {}",

@@ -77,6 +77,10 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     Result<> send_round();
     Result<uint64_t> pending();
     bool may_switch_over() const;
+    Result<> send_end(std::string_view description);
+    Result<> hand_over_unconfirmed();
+    Result<> await_refusal();
+    bool may_hear_unasked() const;
     Result<> await_shut(Error lost);
     Result<> send_go();
     // Waits until `ready` says so (called with mutex_ held); fails when cancelled or when the
@@ -98,9 +102,11 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
 
     // Who has the VM.
     enum class Stage : uint8_t {
-        Sending,     // we
-        AllSent,     // we, until a peer without the hand-over of Ferry confirms with SHUT
-        Offered,     // we, but the peer may hold a complete VM and waits for GO
+        Sending,  // we
+        AllSent,  // we, until a peer without the hand-over of Ferry confirms with SHUT
+        Offered,  // we, but the peer may hold a complete VM and waits for GO
+        // the peer, unless it refuses: it may have everything and was not asked to confirm
+        Unconfirmed,
         HandedOver,  // the peer, whatever becomes of it: GO went out, or it confirmed without one
     };
     // What is known of the other side and of our own user; guarded by mutex_.
@@ -129,6 +135,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     mutable std::mutex mutex_;
     std::condition_variable changed_;
     Progress progress_;
+    bool given_away() const { return progress_.stage >= Stage::Unconfirmed; }  // mutex_ held
     MigrationChannel* shared_channel_ = nullptr;  // for cancel(); guarded by mutex_
 
     // migration thread

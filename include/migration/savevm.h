@@ -166,10 +166,13 @@ void save_command(SaveStream& out, Command command, ConstBytes payload = {});
 // Frames one body: header, body, footer; the first error of body or stream.
 Result<> save_section(SaveStream& out, const SaveVMRegistry::Entry& entry, SectionKind kind,
                       const std::function<Result<>(SaveStream&)>& body);
-// All FULL sections in order, EOF, and the VMDESCRIPTION. Hops to the main loop once, where all
-// plain devices write their state into memory.
-Result<> save_one_shot_states(SaveStream& out, const SaveVMRegistry& registry,
-                              const StreamIdentity& identity);
+// All FULL sections in order. Hops to the main loop once, where all plain devices write their state
+// into memory. Returns the VMDESCRIPTION of what was written.
+Result<std::string> save_one_shot_states(SaveStream& out, const SaveVMRegistry& registry,
+                                         const StreamIdentity& identity);
+// EOF and the VMDESCRIPTION. A destination that was not asked to wait starts the VM when it has
+// them.
+Result<> save_end(SaveStream& out, const SaveVMRegistry& registry, std::string_view description);
 
 // --- Reading one.
 

@@ -35,6 +35,11 @@ class Server:
         self.reader.start()
         return self
 
+    def wait_end(self):
+        """Until the source has ended its stream; then closes, as a destination that is done."""
+        self.reader.join(PATIENCE)
+        self.sock.close()
+
     def _read(self):
         try:
             while data := self.sock.recv(65536):

@@ -210,7 +210,12 @@ class TestVm {
             });
         });
         if (!ended) return ended;
-        return save_one_shot_states(out, registry, identity);
+        return save_rest(out);
+    }
+    Result<> save_rest(SaveStream& out) {
+        const auto description = save_one_shot_states(out, registry, identity);
+        if (!description) return description.error();
+        return save_end(out, registry, *description);
     }
     void cleanup(SaveVMHandlers::Outcome outcome = SaveVMHandlers::Outcome::Completed) {
         for (const auto& entry : registry.entries()) {

@@ -188,8 +188,7 @@ TEST(SaveVM, HandlersOneShotStateStandsBetweenPlainOnesAndIsDescribedAsABuffer) 
     vm.keep(vm.registry.add_vmstate("", Timer::description(), &timer));
     vm.keep(vm.registry.add(handlers));
     vm.keep(vm.registry.add_vmstate("bus", Timer::description(), &last));
-    const ByteVector stream = bytes_from(
-        [&](SaveStream& out) { EXPECT_TRUE(save_one_shot_states(out, vm.registry, vm.identity)); });
+    const ByteVector stream = bytes_from([&](SaveStream& out) { EXPECT_TRUE(vm.save_rest(out)); });
     const ByteVector expected =
         hex("04 00000000 05 'timer' 00000000 00000002 00*24 7e 00000000"
             "04 00000001 04 'vfio' 00000000 00000001 ddee 7e 00000001"
@@ -489,7 +488,7 @@ TEST(LoadElements, CommandsReachTheOwnerInOrder) {
         save_command(out, Command::Ping, hex("00000001"));
         save_command(out, Command::Ping, hex("4645000f"));
         save_command(out, Command::SwitchoverStart);
-        EXPECT_TRUE(save_one_shot_states(out, vm.registry, vm.identity));
+        EXPECT_TRUE(vm.save_rest(out));
     });
     ASSERT_TRUE(vm.load(stream));
     EXPECT_EQ(vm.events.seen,

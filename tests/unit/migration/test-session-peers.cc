@@ -328,6 +328,61 @@ TEST_F(SourceAndRawPeer, SilentDestinationFailsAfterThePeerTimeout) {
     EXPECT_EQ(src->state(), RunState::Running);
 }
 
+// Without a return path, a peer of bytes against a source that has sent everything.
+class SourceWithoutReturnPath : public SourceAndRawPeer {
+ protected:
+    void send_all(util::Clock& c) {
+        src = std::make_unique<TestVm>(c, RunState::PreLaunch, test::Guest::Idle);
+        ASSERT_TRUE(src->start());
+        auto [a, b] = make_memory_channel_pair();
+        peer = std::make_unique<RawPeer>(std::move(b));
+        ASSERT_TRUE(src->migrate(std::move(a)));
+        peer->drain();
+    }
+};
+
+TEST_F(SourceWithoutReturnPath, TakesTheVmBackWhenThePeerRefusesUnasked) {
+    send_all(clock);
+    WireWriter failure;
+    failure.be32(1).be16(14).bytes(bytes_of("no room for it"));
+    peer->send(message(static_cast<uint16_t>(ReturnMessage::Failure), failure.view()));
+    peer->send(message32(ReturnMessage::Shut, 1));
+    expect_failed_and_running("the destination failed: no room for it");
+}
+
+TEST_F(SourceWithoutReturnPath, IsDoneWhenThePeerCloses) {
+    send_all(clock);
+    EXPECT_TRUE(src->migration->in_progress());
+    peer->close();
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+}
+
+TEST_F(SourceWithoutReturnPath, IsDoneWhateverElseThePeerSays) {
+    send_all(clock);
+    peer->send(bytes_of("220 mail.example ESMTP"));
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+}
+
+TEST_F(SourceWithoutReturnPath, DoesNotWaitForeverForAPeerThatSaysNothing) {
+    test::FakeClock fake;
+    send_all(fake);
+    ASSERT_TRUE(src->loop.wait_for([&] {
+        fake.advance(std::chrono::milliseconds(100));
+        return !src->migration->in_progress();
+    }));
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+}
+
+TEST_F(SourceWithoutReturnPath, CancelAfterTheLastByteHasNoEffect) {
+    send_all(clock);
+    src->loop.run([&] { src->migration->migrate_cancel(); });
+    peer->close();
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+}
+
 class NoFds final : public FdTable {
  public:
     Result<UniqueFd> take_fd(std::string_view) override { return make_errno(ENOENT, "no fds"); }

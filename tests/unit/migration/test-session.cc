@@ -177,17 +177,20 @@ TEST_F(SessionTest, StopWhileAMigrationHoldsTheVmLeavesItPausedAfterACancel) {
 }
 
 TEST_F(SessionTest, DifferentMachineIsRefusedAndTheSourceSaysWhy) {
-    src = std::make_unique<TestVm>(clock, RunState::PreLaunch);
-    dst = std::make_unique<TestVm>(clock, RunState::InMigrate, Guest::Idle, "other-machine");
-    return_path();
-    ASSERT_TRUE(src->start());
-    connect(*src, *dst);
-    ASSERT_TRUE(src->wait_over());
-    ASSERT_TRUE(dst->wait_over());
-    EXPECT_EQ(src->status(), MigrationStatus::Failed);
-    expect_source_goes_on(*src);
-    for (const TestVm* vm : {src.get(), dst.get()}) {
-        EXPECT_NE(vm->error_desc().find("other-machine"), std::string::npos) << vm->error_desc();
+    for (const bool asked : {true, false}) {
+        src = std::make_unique<TestVm>(clock, RunState::PreLaunch);
+        dst = std::make_unique<TestVm>(clock, RunState::InMigrate, Guest::Idle, "other-machine");
+        if (asked) return_path();
+        ASSERT_TRUE(src->start());
+        connect(*src, *dst);
+        ASSERT_TRUE(src->wait_over());
+        ASSERT_TRUE(dst->wait_over());
+        EXPECT_EQ(src->status(), MigrationStatus::Failed);
+        expect_source_goes_on(*src);
+        for (const TestVm* vm : {src.get(), dst.get()}) {
+            EXPECT_NE(vm->error_desc().find("other-machine"), std::string::npos)
+                << vm->error_desc();
+        }
     }
 }
 
