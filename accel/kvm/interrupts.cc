@@ -52,17 +52,8 @@ std::vector<kvm_irq_routing_entry> routing_table(const std::map<Gsi, MsiMessage>
     return table;
 }
 
-MsiRoute::~MsiRoute() {
-    // Only ever fails for want of memory; the entry then stays, and nobody signals it.
-    (void)owner_.change_route(gsi_, std::nullopt);
-}
-
-Result<> MsiRoute::update(MsiMessage message) {
-    return owner_.change_route(gsi_, message);
-}
-
 Result<> Interrupts::install_routes() {
-    if (!kvm_.capabilities().irq_routing) return {};  // the kernel's default is the same
+    if (!capabilities_.irq_routing) return {};  // the kernel's default is the same
     const std::lock_guard lock(mutex_);
     return commit(messages_);
 }
@@ -74,37 +65,42 @@ Result<> Interrupts::commit(const std::map<Gsi, MsiMessage>& messages) {
     return calls_.set(vm_, uapi::kSetGsiRouting, table.data(), "ioctl(KVM_SET_GSI_ROUTING)");
 }
 
-Result<> Interrupts::change_route(Gsi gsi, std::optional<MsiMessage> message) {
-    const std::lock_guard lock(mutex_);
-    const auto known = messages_.find(gsi);
-    if (message && known != messages_.end() && known->second == *message) return {};
-    auto wanted = messages_;
-    if (message) {
-        wanted[gsi] = *message;
-    } else {
-        wanted.erase(gsi);
-    }
-    MIG_CHECK(commit(wanted), "interrupt route {}", gsi);
-    messages_ = std::move(wanted);
-    return {};
-}
-
-Result<std::unique_ptr<MsiRoute>> Interrupts::add_msi_route(MsiMessage message) {
-    if (!kvm_.capabilities().irq_routing) {
+Result<std::vector<Gsi>> Interrupts::add_messages(std::span<const MsiMessage> messages) {
+    if (!capabilities_.irq_routing) {
         return make_error(ErrorKind::Unsupported, "the host's KVM has no interrupt routes");
     }
     const std::lock_guard lock(mutex_);
-    Gsi gsi = kIoApicPins;
-    while (messages_.contains(gsi)) ++gsi;
-    if (gsi >= kMaxRoutes - kIoApicPins - kPicPins) {
-        return make_error(ErrorKind::LimitExceeded, "all {} interrupt routes of KVM are in use",
-                          kMaxRoutes);
-    }
     auto wanted = messages_;
-    wanted[gsi] = message;
-    MIG_CHECK(commit(wanted), "interrupt route {}", gsi);
+    std::vector<Gsi> added;
+    Gsi next = kIoApicPins;
+    for (const MsiMessage& message : messages) {
+        while (wanted.contains(next)) ++next;
+        if (next >= kMaxRoutes - kIoApicPins - kPicPins) {
+            return make_error(ErrorKind::LimitExceeded, "all {} interrupt routes of KVM are in use",
+                              kMaxRoutes);
+        }
+        wanted[next] = message;
+        added.push_back(next);
+    }
+    MIG_CHECK(commit(wanted), "{} interrupt routes", added.size());
     messages_ = std::move(wanted);
-    return std::make_unique<MsiRoute>(*this, gsi);
+    return added;
+}
+
+Result<> Interrupts::change_messages(std::span<const MessageChange> changes) {
+    const std::lock_guard lock(mutex_);
+    auto wanted = messages_;
+    for (const MessageChange& change : changes) {
+        if (change.message) {
+            wanted[change.gsi] = *change.message;
+        } else {
+            wanted.erase(change.gsi);
+        }
+    }
+    if (wanted == messages_) return {};
+    MIG_CHECK(commit(wanted), "{} interrupt routes", changes.size());
+    messages_ = std::move(wanted);
+    return {};
 }
 
 Result<> Interrupts::set_line(Gsi gsi, bool level) {

@@ -3,15 +3,16 @@
 // table that says what each global system interrupt (GSI) means. Thread-safe.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "accel/kvm/calls.h"
 #include "accel/kvm/kvm.h"
+#include "system/interrupt-routes.h"
 #include "util/registration.h"
 #include "util/result.h"
 #include "util/unique-fd.h"
@@ -24,39 +25,18 @@ inline constexpr Gsi kIoApicPins = 24;
 inline constexpr Gsi kPicPins = 16;
 inline constexpr size_t kMaxRoutes = 4096;  // Linux's limit
 
-struct MsiMessage {
-    uint64_t address = 0;
-    uint32_t data = 0;
-    bool operator==(const MsiMessage&) const = default;
-};
+using system::MsiMessage;
 
 // The table as the kernel wants it: the lines' entries, then one per message.
 std::vector<kvm_irq_routing_entry> routing_table(const std::map<Gsi, MsiMessage>& messages);
-
-class Interrupts;
-
-// A GSI that sends a message, until it goes. Must not outlive the VM.
-class MsiRoute {
- public:
-    MsiRoute(Interrupts& owner, Gsi gsi) : owner_(owner), gsi_(gsi) {}
-    ~MsiRoute();
-    MsiRoute(const MsiRoute&) = delete;
-    MsiRoute& operator=(const MsiRoute&) = delete;
-    Gsi gsi() const { return gsi_; }
-    // The next interrupt is the new message.
-    Result<> update(MsiMessage message);
-
- private:
-    Interrupts& owner_;
-    Gsi gsi_;
-};
 
 enum class IoSpace : uint8_t { Memory, Port };
 
 class Interrupts {
  public:
-    // `vm` is borrowed for the object's life; its interrupt controllers exist.
-    Interrupts(const Kvm& kvm, BorrowedFd vm) : kvm_(kvm), calls_(kvm.calls()), vm_(vm) {}
+    // All borrowed for the object's life; the VM's interrupt controllers exist.
+    Interrupts(KernelCalls& calls, const Capabilities& capabilities, BorrowedFd vm)
+        : calls_(calls), capabilities_(capabilities), vm_(vm) {}
     Interrupts(const Interrupts&) = delete;
     Interrupts& operator=(const Interrupts&) = delete;
 
@@ -68,7 +48,15 @@ class Interrupts {
     // Delivers once. The value: whether a CPU accepted it (false: masked there).
     Result<bool> signal_msi(MsiMessage message);
 
-    Result<std::unique_ptr<MsiRoute>> add_msi_route(MsiMessage message);
+    // GSIs that send these messages, in their order: all of them or none. The kernel replaces its
+    // whole table at each change, so what changes together is changed at once.
+    Result<std::vector<Gsi>> add_messages(std::span<const MsiMessage> messages);
+    struct MessageChange {
+        Gsi gsi;
+        std::optional<MsiMessage> message;  // none: the GSI is free again
+    };
+    // Of GSIs that add_messages() gave. On an Error nothing has changed.
+    Result<> change_messages(std::span<const MessageChange> changes);
 
     // A signal on `event` raises the GSI, until the Registration goes. `event` is borrowed for the
     // call only. With `resample`, for level-triggered lines: the pin stays raised until the guest
@@ -86,12 +74,10 @@ class Interrupts {
     Result<util::Registration> attach_ioeventfd(BorrowedFd event, const WriteMatch& where);
 
  private:
-    friend class MsiRoute;
-    Result<> change_route(Gsi gsi, std::optional<MsiMessage> message);
     Result<> commit(const std::map<Gsi, MsiMessage>& messages);
 
-    const Kvm& kvm_;
     KernelCalls& calls_;
+    const Capabilities& capabilities_;
     BorrowedFd vm_;
     std::mutex mutex_;
     std::map<Gsi, MsiMessage> messages_;  // mutex_

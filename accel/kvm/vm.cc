@@ -26,7 +26,7 @@ Result<> KvmVm::create_chips() {
         config.flags = KVM_PIT_SPEAKER_DUMMY;  // port 0x61 is the PIT's as well
         MIG_CHECK(calls().set(fd(), KVM_CREATE_PIT2, &config, "ioctl(KVM_CREATE_PIT2)"));
     }
-    interrupts_ = std::make_unique<Interrupts>(kvm_, fd());
+    interrupts_ = std::make_unique<Interrupts>(calls(), kvm_.capabilities(), fd());
     return interrupts_->install_routes();
 }
 

@@ -13,15 +13,17 @@
 #include "accel/kvm/kvm.h"
 #include "accel/kvm/memory-slots.h"
 #include "accel/kvm/vm-state.h"
+#include "system/device-memory.h"
 #include "system/memory.h"
 #include "util/registration.h"
 
 namespace ferry::kvm {
 
-class KvmVm {
+class KvmVm final : public system::DeviceMemory {
  public:
     // `memory` is mapped completely and outlives the VM, as `kvm` does.
     static Result<std::unique_ptr<KvmVm>> create(const Kvm& kvm, system::GuestMemory& memory);
+    ~KvmVm() override = default;
     KvmVm(const KvmVm&) = delete;
     KvmVm& operator=(const KvmVm&) = delete;
 
@@ -34,9 +36,8 @@ class KvmVm {
     const std::vector<MemorySlot>& ram_slots() const { return ram_slots_; }
     DirtyLogMode dirty_log_mode() const { return kvm_.capabilities().dirty_log; }
 
-    // Memory of a device (a BAR) that the guest reaches without an exit, until the Registration
-    // goes. Page-aligned, not over RAM; no dirty log. Any thread.
-    Result<util::Registration> map_device_memory(system::Gpa gpa, MutBytes host);
+    // A memory slot without dirty log.
+    Result<util::Registration> map_device_memory(system::Gpa gpa, MutBytes host) override;
 
     // The CPUs stand still. What is read is kept by thaw_clock(), not what goes on in between.
     Result<VmState> state() const;

@@ -20,14 +20,18 @@ size_t end_of(const std::vector<bool>& vectors) {
 }  // namespace
 
 std::shared_ptr<IrqWiring> IrqWiring::create(system::MainLoop& loop, VfioDeviceIo& io, Infos infos,
+                                             std::unique_ptr<system::MsiRoutes> routes,
                                              Fired fired) {
-    return std::shared_ptr<IrqWiring>(new IrqWiring(loop, io, infos, std::move(fired)));
+    return std::shared_ptr<IrqWiring>(
+        new IrqWiring(loop, io, infos, std::move(routes), std::move(fired)));
 }
 
 Result<> IrqWiring::apply(const Wish& wish) {
     if (applied_.index && applied_.index != wish.index) {
         const uint32_t before = *applied_.index;
         MIG_CHECK(disable());
+        // What cannot be given back now is at the next change.
+        (void)route({}).has_value();
         retire_lines(before);
     }
     if (!wish.index) return {};
@@ -101,6 +105,17 @@ Result<> IrqWiring::reconnect(const Wish& wish) {
         if (before[i]) all[i]->signal();
     }
     return {};
+}
+
+Result<> IrqWiring::route(std::span<const std::optional<system::MsiMessage>> messages) {
+    if (!routes_) return {};
+    std::vector<std::optional<system::MsiRoutes::Vector>> wanted(messages.size());
+    const std::vector<Line> known =
+        messages.empty() ? std::vector<Line>{} : lines(applied_.index.value_or(pci_irq::kMsix));
+    for (size_t i = 0; i < std::min(messages.size(), known.size()); ++i) {
+        if (messages[i] && known[i]) wanted[i] = {.event = known[i], .message = *messages[i]};
+    }
+    return routes_->connect(wanted);
 }
 
 Result<> IrqWiring::unmask_intx() {

@@ -9,9 +9,11 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "hw/vfio/vfio-device-io.h"
+#include "system/interrupt-routes.h"
 #include "system/main-loop.h"
 #include "util/event-fd.h"
 #include "util/registration.h"
@@ -29,7 +31,9 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     using Infos = std::array<IrqInfo, kPciIrqKinds>;
 
     // Destroyed on the loop thread, before `io` and whatever `fired` refers to.
+    // Without `routes` every interrupt goes to `fired`.
     static std::shared_ptr<IrqWiring> create(system::MainLoop& loop, VfioDeviceIo& io, Infos infos,
+                                             std::unique_ptr<system::MsiRoutes> routes,
                                              Fired fired);
 
     struct Wish {
@@ -40,6 +44,9 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     // Calls the driver where the wish differs from what it did last. One thread at a time. After an
     // Error the driver is where the steps before it left it, and this object knows where that is.
     Result<> apply(const Wish& wish);
+    // As apply(), one at a time, and after it. Vectors with a message send it by themselves where
+    // that is possible; the others, also those that an Error names, go to `fired`.
+    Result<> route(std::span<const std::optional<system::MsiMessage>> messages);
     // INTx is masked by the driver when it fires; lets it fire again. As apply(), one at a time.
     Result<> unmask_intx();
 
@@ -54,8 +61,13 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
         util::Registration watch;  // loop thread only; goes before the descriptor
     };
 
-    IrqWiring(system::MainLoop& loop, VfioDeviceIo& io, Infos infos, Fired fired)
-        : loop_(loop), io_(io), infos_(infos), fired_(std::move(fired)) {}
+    IrqWiring(system::MainLoop& loop, VfioDeviceIo& io, Infos infos,
+              std::unique_ptr<system::MsiRoutes> routes, Fired fired)
+        : loop_(loop),
+          io_(io),
+          infos_(infos),
+          fired_(std::move(fired)),
+          routes_(std::move(routes)) {}
     Result<> disable();
     Result<> enable(const Wish& wish);
     Result<> connect(const Wish& wish, size_t count);
@@ -70,6 +82,7 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     VfioDeviceIo& io_;
     const Infos infos_;
     const Fired fired_;
+    const std::unique_ptr<system::MsiRoutes> routes_;  // may be null
     Wish applied_;  // vectors.size(): as many as the driver has set up
 
     mutable std::mutex mutex_;  // what follows; never held across a call of the driver or the loop

@@ -199,6 +199,7 @@ PciConfig::Effects PciConfig::guest_write(size_t offset, MutBytes value) {
     }
     space_.guest_write(offset, value);
     effects.command = overlaps(offset, value.size(), PCI_COMMAND, 2);
+    effects.bars = overlaps(offset, value.size(), PCI_BASE_ADDRESS_0, kBarBytes * kPciBars);
     effects.interrupts = (msix_ && overlaps(offset, value.size(), msix_->capability, kMsixBytes)) ||
                          (msi_ && overlaps(offset, value.size(), msi_->capability, msi_->length()));
     return effects;

@@ -10,6 +10,7 @@
 
 #include "hw/pci/config-space.h"
 #include "hw/pci/pci.h"
+#include "system/interrupt-routes.h"
 #include "util/bytes.h"
 #include "util/result.h"
 
@@ -17,11 +18,7 @@ namespace ferry::vfio {
 
 inline constexpr unsigned kPciBars = 6;
 
-struct MsiMessage {
-    uint64_t address = 0;
-    uint32_t data = 0;
-    friend bool operator==(const MsiMessage&, const MsiMessage&) = default;
-};
+using system::MsiMessage;
 
 // Where the MSI-X table and its pending bits are.
 struct MsixLayout {
@@ -58,6 +55,7 @@ class PciConfig {
     // What a guest's write asks for besides the change of the shadow.
     struct Effects {
         bool command = false;     // COMMAND goes to the device
+        bool bars = false;        // of a BAR's address
         bool interrupts = false;  // MSI or MSI-X registers changed
         bool reset = false;       // a function level reset was asked for
     };
@@ -70,6 +68,7 @@ class PciConfig {
     std::vector<pci::PciDevice::MemoryBar> memory_bars() const;
     std::vector<pci::PciDevice::PortBar> port_bars() const;
     uint64_t bar_bytes(unsigned bar) const { return bars_[bar].size; }
+    bool is_io(unsigned bar) const { return bars_[bar].is_io; }
     uint8_t interrupt_pin() const { return pin_; }  // 1..4 = A..D, 0: none
 
     const std::optional<MsixLayout>& msix() const { return msix_; }

@@ -65,6 +65,24 @@ IrqWiring::Wish PciFunction::irq_wish() const {
     return wish;
 }
 
+std::vector<std::optional<MsiMessage>> PciFunction::unmasked_messages() const {
+    std::vector<std::optional<MsiMessage>> messages;
+    const uint32_t kind = irq_kind();
+    if (kind == pci_irq::kMsix) {
+        messages.resize(used_vectors_.size());
+        if (config_.msix_function_masked()) return messages;
+        for (unsigned i = 0; i < messages.size(); ++i) {
+            if (used_vectors_[i] && !msix_->masked(i)) messages[i] = msix_->message(i);
+        }
+    } else if (kind == pci_irq::kMsi) {
+        messages.resize(config_.msi_vectors());
+        for (unsigned i = 0; i < messages.size(); ++i) {
+            if (!config_.msi_masked(i)) messages[i] = config_.msi_message(i);
+        }
+    }
+    return messages;
+}
+
 void PciFunction::fired(uint32_t index, uint32_t vector, const util::EventFd& fd,
                         Delivery delivery) {
     Outbox due;
@@ -131,6 +149,8 @@ void PciFunction::end_of_intx() {
 struct PciFunction::Plan {
     std::optional<uint16_t> command;
     IrqWiring::Wish irqs;
+    std::vector<std::optional<MsiMessage>> messages;
+    std::vector<MemoryBar> shown;
     bool unmask_intx = false;
 };
 
@@ -138,11 +158,16 @@ PciFunction::Plan PciFunction::make_plan() {
     Plan plan;
     if (std::exchange(command_changed_, false)) plan.command = config_.command();
     plan.irqs = irq_wish();
+    plan.messages = unmasked_messages();
+    // An access to a BAR is what ends an interrupt of the pin, so then all of them come here.
+    if (!hidden_ && plan.irqs.index != pci_irq::kIntx) plan.shown = config_.memory_bars();
     plan.unmask_intx = std::exchange(unmask_intx_, false);
     return plan;
 }
 
 Result<> PciFunction::carry_out(const Plan& plan) {
+    // Nobody may be inside a BAR that the device is about to stop decoding.
+    if (mapped_) mapped_->withdraw(plan.shown);
     if (plan.command) {
         std::byte raw[sizeof(*plan.command)];
         util::store_le16(raw, *plan.command);
@@ -151,6 +176,17 @@ Result<> PciFunction::carry_out(const Plan& plan) {
                   "writing the COMMAND register");
     }
     MIG_CHECK(irqs_->apply(plan.irqs), "setting up its interrupts");
+    // What finds no way of its own comes through this process, as without routes.
+    if (auto routed = irqs_->route(plan.messages); !routed) {
+        warn_once(Trouble::Route, std::move(routed).error().context(
+                                      "its interrupts make a detour through this process"));
+    }
+    if (mapped_) {
+        if (auto shown = mapped_->show(plan.shown); !shown) {
+            warn_once(Trouble::Mapping,
+                      std::move(shown).error().context("accesses go through this process"));
+        }
+    }
     if (plan.unmask_intx) MIG_CHECK(irqs_->unmask_intx());
     return {};
 }

@@ -79,6 +79,7 @@ Result<std::shared_ptr<PciFunction>> PciFunction::create(Setup setup) {
     MIG_TRY(PciConfig config, PciConfig::create(std::move(hardware), setup.vendor_bytes));
     std::shared_ptr<PciFunction> function(
         new PciFunction(std::move(setup), std::move(config), infos));
+    function->map_bars();
     {
         const std::lock_guard lock(function->mutex_);
         function->command_changed_ = true;  // the device's may be what another user left
@@ -100,10 +101,12 @@ PciFunction::PciFunction(Setup setup, PciConfig config, IrqWiring::Infos infos)
         msix_.emplace(msix_layout_->vectors);
         used_vectors_.resize(msix_layout_->vectors);
     }
-    irqs_ = IrqWiring::create(setup_.loop, setup_.io, infos,
-                              [this](uint32_t index, uint32_t vector, const util::EventFd& fd) {
-                                  fired(index, vector, fd, Delivery::IfRunning);
-                              });
+    irqs_ =
+        IrqWiring::create(setup_.loop, setup_.io, infos,
+                          setup_.routes != nullptr ? setup_.routes->create_msi_routes() : nullptr,
+                          [this](uint32_t index, uint32_t vector, const util::EventFd& fd) {
+                              fired(index, vector, fd, Delivery::IfRunning);
+                          });
     run_state_listener_ = setup_.runstate.on_event([this](system::RunStateEvent event) {
         switch (event) {
             case system::RunStateEvent::Stop: drain_interrupts(); break;
@@ -121,9 +124,22 @@ PciFunction::PciFunction(Setup setup, PciConfig config, IrqWiring::Infos infos)
 
 PciFunction::~PciFunction() = default;
 
+void PciFunction::map_bars() {
+    if (setup_.memory == nullptr) return;
+    mapped_.emplace(*setup_.memory);
+    for (unsigned bar = 0; bar < kPciBars; ++bar) {
+        if (bar_bytes_[bar] == 0 || config_.is_io(bar)) continue;
+        if (auto added = mapped_->add(setup_.io, bar, msix_layout_); !added) {
+            warn_once(Trouble::Mapping,
+                      std::move(added).error().context("accesses go through this process"));
+        }
+    }
+}
+
 void PciFunction::disconnect() {
     run_state_listener_.reset();
     irqs_.reset();
+    mapped_.reset();
 }
 
 void PciFunction::warn_once(Trouble kind, const Error& error) {
@@ -182,7 +198,7 @@ void PciFunction::config_write(uint16_t offset, unsigned length, uint32_t value)
                                            written.subspan(run.begin, run.end - run.begin));
         if (!done) warn_once(Trouble::Config, done.error());
     }
-    if (effects.command || effects.interrupts) {
+    if (effects.command || effects.bars || effects.interrupts) {
         if (auto settled = settle(); !settled) warn_once(Trouble::Irq, settled.error());
     }
     deliver(std::move(due));
@@ -290,17 +306,29 @@ Result<> PciFunction::power_on() {
         if (std::exchange(intx_asserted_, false)) due.pin = MsiSink::Level::Low;
         intx_waits_for_access_ = false;
         unmask_intx_ = false;
+        hidden_ = false;
         command_changed_ = true;
     }
     deliver(std::move(due));
     return settle();
 }
 
+// The mappings of a device that is being reset may lead nowhere, which would end the guest.
+void PciFunction::set_hidden(bool hidden) {
+    {
+        const std::lock_guard lock(mutex_);
+        hidden_ = hidden;
+    }
+    if (auto settled = settle(); !settled) warn_once(Trouble::Irq, settled.error());
+}
+
 Result<> PciFunction::reset(ResetBy who) {
+    if (mapped_) set_hidden(true);
     auto done = setup_.io.reset();
     // A device that the kernel can't reset still loses what the VMM keeps for it.
     const bool refused = !done && done.error().kind() != ErrorKind::Unsupported;
     if (refused && who == ResetBy::Guest) {
+        if (mapped_) set_hidden(false);
         return std::move(done).error().context("resetting the device");
     }
     trace::vfio_pci_reset(setup_.env.trace, setup_.name, done.has_value());

@@ -15,6 +15,7 @@
 
 #include "hw/pci/pci.h"
 #include "hw/vfio/irq.h"
+#include "hw/vfio/pci-bars.h"
 #include "hw/vfio/pci-config.h"
 #include "hw/vfio/pci-msix.h"
 #include "hw/vfio/pci.h"
@@ -37,6 +38,8 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
         std::string name;
         PciConfig::VendorBytes vendor_bytes = PciConfig::VendorBytes::Ignored;
         MsiSink sink;
+        system::InterruptRoutes* routes = nullptr;  // as in VfioVm
+        system::DeviceMemory* memory = nullptr;
     };
     // Loop thread, calls the driver.
     static Result<std::shared_ptr<PciFunction>> create(Setup setup);
@@ -90,6 +93,8 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     };
 
     PciFunction(Setup setup, PciConfig config, IrqWiring::Infos infos);
+    void map_bars();
+    void set_hidden(bool hidden);
 
     Stretch stretch_at(unsigned bar, uint64_t offset) const;
     Result<> check_bar_access(unsigned bar, uint64_t offset, uint64_t bytes) const;
@@ -100,6 +105,8 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     void note_used_vectors();
     Outbox take_due(Delivery delivery);
     IrqWiring::Wish irq_wish() const;
+    // By vector: what goes to the guest at once when it fires.
+    std::vector<std::optional<MsiMessage>> unmasked_messages() const;
 
     void fired(uint32_t index, uint32_t vector, const util::EventFd& fd, Delivery delivery);
     void drain_interrupts();
@@ -114,7 +121,14 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     Result<> carry_out(const Plan& plan);
     Result<Loaded> read_state(migration::LoadStream& in) const;
 
-    enum class Trouble : uint32_t { Bar = 1, Config = 2, Irq = 4, Reset = 8 };
+    enum class Trouble : uint32_t {
+        Bar = 1,
+        Config = 2,
+        Irq = 4,
+        Reset = 8,
+        Route = 16,
+        Mapping = 32
+    };
     // Says it once per kind: a guest can bring a failure about as often as it likes.
     void warn_once(Trouble kind, const Error& error);
 
@@ -124,6 +138,7 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     const std::array<uint64_t, kPciBars> bar_bytes_;
     std::function<void()> was_reset_;
     std::shared_ptr<IrqWiring> irqs_;
+    std::optional<BarMappings> mapped_;      // used by who settles
     util::Registration run_state_listener_;  // loop thread
 
     mutable std::mutex mutex_;  // all below; never held across a call of driver, sink or loop
@@ -131,6 +146,7 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     std::optional<MsixTable> msix_;
     std::vector<bool> used_vectors_;  // MSI-X: unmasked at least once since it was enabled
     bool intx_asserted_ = false;
+    bool hidden_ = false;  // whatever is decoded, no BAR is shown to the guest's CPUs
     bool settling_ = false;
     bool settle_again_ = false;
     bool command_changed_ = false;

@@ -63,7 +63,9 @@ Result<> PciDeviceImpl::set_up(pci::PciBus& bus, pci::PciAddress address, VfioPr
                                  .vendor_bytes = properties.skip_vsc_check
                                                      ? PciConfig::VendorBytes::Ignored
                                                      : PciConfig::VendorBytes::Compared,
-                                 .sink = std::move(sink)}),
+                                 .sink = std::move(sink),
+                                 .routes = vm_.interrupt_routes,
+                                 .memory = vm_.device_memory}),
             "device {}", label);
     MIG_TRY(worker_, util::Worker::create("vfio/" + label));
     MIG_TRY(migration_, VfioDeviceMigration::realize(vm_, identity_, properties, *io_, *worker_,

@@ -45,6 +45,8 @@ Result<std::unique_ptr<KvmMachine>> KvmMachine::create(const Parts& parts, Confi
 
 Result<> KvmMachine::set_up(Config& config, kvm::Vcpus::OnEnd on_end) {
     MIG_TRY(vm_, kvm::KvmVm::create(parts_.kvm, parts_.board.memory()));
+    const kvm::Capabilities& host = parts_.kvm.capabilities();
+    if (host.irqfd && host.irq_routing) routes_.emplace(vm_->interrupts());
     MIG_TRY(vcpus_,
             kvm::Vcpus::create(*vm_, {.count = config.cpus, .model = std::move(config.model)}, bus_,
                                parts_.loop, parts_.env, std::move(on_end)));

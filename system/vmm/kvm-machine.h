@@ -4,9 +4,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "accel/kvm/dirty-log.h"
+#include "accel/kvm/irq-routes.h"
 #include "accel/kvm/vcpus.h"
 #include "accel/kvm/vm.h"
 #include "migration/savevm.h"
@@ -53,6 +55,9 @@ class KvmMachine final : public system::VcpuControl {
     void reset(Memory memory, system::Done done);
 
     kvm::Interrupts& interrupts() { return vm_->interrupts(); }
+    // Null where the host's KVM has no irqfd.
+    system::InterruptRoutes* routes() { return routes_ ? &*routes_ : nullptr; }
+    system::DeviceMemory& device_memory() { return *vm_; }
     std::vector<int> thread_ids() const { return vcpus_->thread_ids(); }
 
  private:
@@ -81,6 +86,7 @@ class KvmMachine final : public system::VcpuControl {
     const BootImage boot_;
     Bus bus_;
     std::unique_ptr<kvm::KvmVm> vm_;
+    std::optional<kvm::KvmInterruptRoutes> routes_;
     std::unique_ptr<kvm::Vcpus> vcpus_;
     std::unique_ptr<kvm::DirtyLog> dirty_log_;
     util::Registration tracker_;

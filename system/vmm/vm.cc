@@ -232,6 +232,10 @@ Result<> Vm::create_devices() {
                                               vfio::MigState state) {
                         monitor_->events().vfio_migration(id, qom_path, state);
                     }};
+    if (kvm_machine_) {
+        vm.interrupt_routes = kvm_machine_->routes();
+        vm.device_memory = &kvm_machine_->device_memory();
+    }
     devices_.emplace(std::move(vm), *board_);
     for (const DeviceOptions& device : options_.devices) MIG_CHECK(devices_->create(device));
     return {};

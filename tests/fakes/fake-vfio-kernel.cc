@@ -90,6 +90,7 @@ int FakeVfioKernel::install(File file) {
 }
 
 SysValue FakeVfioKernel::count_call() {
+    if (on_call) on_call();
     return ++calls_ == fail_at_ ? -fail_errnum_ : 0;
 }
 

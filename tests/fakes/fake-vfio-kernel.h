@@ -4,6 +4,7 @@
 // numbers of its own, so that a leak shows.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,6 +29,8 @@ class FakeVfioKernel final : public vfio::Kernel {
         fail_errnum_ = errnum;
     }
     unsigned calls() const { return calls_; }
+    // Called at each of them, before it is carried out.
+    std::function<void()> on_call;
     size_t open_fds() const { return open_.size(); }
     size_t mapped_ranges() const { return container_.mappings.size(); }
     uint64_t mapped_bytes() const;

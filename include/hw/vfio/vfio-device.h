@@ -14,6 +14,8 @@
 #include "migration/blocker.h"
 #include "migration/savevm.h"
 #include "migration/stream.h"
+#include "system/device-memory.h"
+#include "system/interrupt-routes.h"
 #include "system/memory.h"
 #include "system/runstate.h"
 #include "util/env.h"
@@ -58,6 +60,10 @@ struct VfioVm {
     // VFIO_MIGRATION events; any thread; may be null.
     std::function<void(const std::string& id, const std::string& qom_path, MigState state)>
         migration_event;
+    // What the accelerator can take over from this process; null where there is nothing, and then
+    // interrupts and accesses of BARs come through it.
+    system::InterruptRoutes* interrupt_routes = nullptr;
+    system::DeviceMemory* device_memory = nullptr;
 };
 
 struct VfioIdentity {

@@ -2,6 +2,7 @@
 // A guest of a few instructions on the host's KVM: exits, stopping, ends.
 #include <array>
 
+#include "accel/kvm/irq-routes.h"
 #include "tests/unit/accel/kvm/host-guest.h"
 
 namespace ferry::test {
@@ -74,21 +75,29 @@ TEST_F(HostKvm, AGuestThatNeverExitsIsStopped) {
     EXPECT_EQ(states->front().regs.rip, kGuestCodeAt + 2U);
 }
 
-TEST_F(HostKvm, AHaltedGuestIsStoppedAndWokenByAMessage) {
-    // xor %ax,%ax; mov %ax,%ds; movw $0x1100,0x100; movw $0,0x102; sti; again: hlt; jmp again
-    constexpr std::array<uint8_t, 20> kHalt{0x31, 0xc0, 0x8e, 0xd8, 0xc7, 0x06, 0x00,
-                                            0x01, 0x00, 0x11, 0xc7, 0x06, 0x02, 0x01,
-                                            0x00, 0x00, 0xfb, 0xf4, 0xeb, 0xfd};
-    constexpr std::array<uint8_t, 3> kHandler{0xe6, 0x10, 0xcf};  // out %al,$0x10; iret
-    constexpr size_t kSpuriousVector = 0xf0;                      // register of the local APIC
-    constexpr uint32_t kVector = 0x40;
-    HostGuest guest(*kvm_, kHalt);
+// xor %ax,%ax; mov %ax,%ds; movw $0x1100,0x100; movw $0,0x102; sti; again: hlt; jmp again
+constexpr std::array<uint8_t, 20> kHalt{0x31, 0xc0, 0x8e, 0xd8, 0xc7, 0x06, 0x00, 0x01, 0x00, 0x11,
+                                        0xc7, 0x06, 0x02, 0x01, 0x00, 0x00, 0xfb, 0xf4, 0xeb, 0xfd};
+// out %al,$0x10; movl $0,%es:0xb0 (end of interrupt); iret
+constexpr std::array<uint8_t, 13> kHandler{0xe6, 0x10, 0x66, 0x26, 0xc7, 0x06, 0xb0,
+                                           0x00, 0x00, 0x00, 0x00, 0x00, 0xcf};
+constexpr uint32_t kVector = 0x40;
+
+// A CPU that halts, and says something at each interrupt kVector.
+void prepare_to_halt(HostGuest& guest) {
+    constexpr size_t kSpuriousVector = 0xf0;  // register of the local APIC
     std::ranges::copy(std::as_bytes(std::span(kHandler)), &guest.ram(0x1100));
     ASSERT_TRUE(guest.reset([](kvm::VcpuState& boot) {
         boot.regs.rsp = 0x800;
+        boot.sregs.es.base = 0xfee00000;
         boot.lapic->regs[kSpuriousVector] = static_cast<char>(0xff);
         boot.lapic->regs[kSpuriousVector + 1] = 1;  // the APIC is enabled
     }));
+}
+
+TEST_F(HostKvm, AHaltedGuestIsStoppedAndWokenByAMessage) {
+    HostGuest guest(*kvm_, kHalt);
+    prepare_to_halt(guest);
     guest.resume();
     ASSERT_TRUE(guest.pause());
     const auto accepted = guest.vm->interrupts().signal_msi({0xfee00000, kVector});
@@ -97,6 +106,32 @@ TEST_F(HostKvm, AHaltedGuestIsStoppedAndWokenByAMessage) {
     guest.resume();
     EXPECT_TRUE(guest.bus.wait_for(1));
     ASSERT_TRUE(guest.pause());
+}
+
+TEST_F(HostKvm, EachSignalOfADeviceIsOneInterrupt) {
+    HostGuest guest(*kvm_, kHalt);
+    prepare_to_halt(guest);
+    kvm::KvmMsiRoutes routes(guest.vm->interrupts());
+    std::vector<std::optional<system::MsiRoutes::Vector>> wanted(1);
+    const auto event = std::make_shared<util::EventFd>(util::EventFd::create().value());
+    wanted[0] = {.event = event, .message = {0xfee00000, kVector}};
+    event->signal();  // before anybody listens
+    auto connected = routes.connect(wanted);
+    ASSERT_TRUE(connected) << connected.error().message();
+    guest.resume();
+    ASSERT_TRUE(guest.bus.wait_for(1));
+    for (size_t round = 2; round < 20; ++round) {
+        event->signal();
+        ASSERT_TRUE(guest.bus.wait_for(round));
+    }
+    ASSERT_TRUE(guest.pause());
+    wanted[0].reset();
+    ASSERT_TRUE(routes.connect(wanted));
+    event->signal();  // masked: it stays where it is
+    EXPECT_EQ(event->consume(), 1U);
+    guest.resume();
+    ASSERT_TRUE(guest.pause());
+    EXPECT_EQ(guest.bus.said().size(), 19U);
 }
 
 TEST_F(HostKvm, StringInputAndMemoryMappedAccessesReachTheBus) {
@@ -180,11 +215,13 @@ TEST_F(HostKvm, AnEventFdRaisesAnInterruptAndAPortWriteSignalsOne) {
     auto line = util::EventFd::create().value();
     auto port = util::EventFd::create().value();
     kvm::Interrupts& interrupts = guest.vm->interrupts();
-    auto route = interrupts.add_msi_route({0xfee00000, 0x41});
-    ASSERT_TRUE(route) << route.error().message();
-    auto irqfd = interrupts.attach_irqfd(line.fd(), (*route)->gsi());
+    const kvm::MsiMessage message{0xfee00000, 0x41};
+    const auto gsis = interrupts.add_messages(std::span(&message, 1));
+    ASSERT_TRUE(gsis) << gsis.error().message();
+    auto irqfd = interrupts.attach_irqfd(line.fd(), gsis->front());
     ASSERT_TRUE(irqfd) << irqfd.error().message();
-    ASSERT_TRUE((*route)->update({0xfee00000, 0x42}));
+    const kvm::Interrupts::MessageChange change{gsis->front(), kvm::MsiMessage{0xfee00000, 0x42}};
+    ASSERT_TRUE(interrupts.change_messages(std::span(&change, 1)));
     auto ioeventfd = interrupts.attach_ioeventfd(
         port.fd(), {.space = kvm::IoSpace::Port, .address = 0x50, .length = 1});
     ASSERT_TRUE(ioeventfd) << ioeventfd.error().message();

@@ -81,7 +81,9 @@ class PciFunctionTest : public testing::Test {
                                              .io = *io_,
                                              .name = "dev0",
                                              .vendor_bytes = vendor_bytes_,
-                                             .sink = std::move(sink)});
+                                             .sink = std::move(sink),
+                                             .routes = routes_,
+                                             .memory = device_memory_});
         });
         return out;
     }
@@ -138,6 +140,8 @@ class PciFunctionTest : public testing::Test {
     vfio::VfioKernelHost host_{kernel_, memory_};
     std::unique_ptr<vfio::VfioDeviceIo> io_;
     bool wires_pins_ = true;
+    system::InterruptRoutes* routes_ = nullptr;
+    system::DeviceMemory* device_memory_ = nullptr;
     vfio::PciConfig::VendorBytes vendor_bytes_ = vfio::PciConfig::VendorBytes::Compared;
     Function function_;
 

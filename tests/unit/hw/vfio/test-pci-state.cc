@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "migration/stream.h"
+#include "tests/unit/hw/vfio/fake-routes.h"
 #include "tests/unit/hw/vfio/pci-rig.h"
 
 namespace ferry::vfio {
@@ -168,6 +169,20 @@ TEST_F(PciStateTest, LoadMakesTheStateTakeEffect) {
     device_.raise(kMsix, 1);
     EXPECT_TRUE(wait_for_messages(1));
     EXPECT_EQ(messages()[0], (MsiMessage{0xfee01000, 0x41}));
+}
+
+TEST_F(PciStateTest, UnmaskedVectorsOfTheSourceAreRoutedAgain) {
+    const auto record = guest_record();
+    function_.reset();
+    test::FakeRoutes routes;
+    routes_ = &routes;
+    function_ = *create();
+    stop_vm();
+    ASSERT_TRUE(load(record));
+    EXPECT_EQ(routes.connected, (std::map<size_t, MsiMessage>{{1, {0xfee01000, 0x41}}}));
+    ASSERT_TRUE(function_->forget_config());
+    EXPECT_TRUE(routes.connected.empty());
+    function_.reset();
 }
 
 TEST_F(PciStateTest, PendingInterruptOfTheSourceIsDeliveredWhenTheVmStarts) {
