@@ -8,8 +8,8 @@ import sys
 import vfio
 
 HERE = pathlib.Path(__file__).resolve().parent
-STOCK = ("smoke", "conformance", "migrate", "outside", "failures", "interrupted")
-IOMMUFD = ("smoke", "conformance", "tracked", "outside")
+STOCK = ("smoke", "conformance", "migrate", "outside", "failures", "interrupted", "guests")
+IOMMUFD = ("smoke", "conformance", "tracked", "outside", "guests")
 MODULE = "/lib/modules/ferry-vfio-testdev.ko"
 DEVICES = 4
 

@@ -3,8 +3,10 @@
  * A boot sector that works with the software device at BAR (given to the assembler), whose MSI-X
  * vector 0 the test has aimed at VECTOR of this CPU. For ever: it has the device fill the page at
  * DMA_PAGE with the number of the round and interrupt it then; it waits for the interrupt, and
- * compares the page's first and last word. An interrupt that gets lost ends the counting; a write
- * that gets lost is counted at WRONG.
+ * compares the page's first and last word. It also keeps the number in the plain memory of the
+ * device's BAR and compares that in the next round. An interrupt that gets lost ends the counting; a
+ * write that gets lost is counted at WRONG. Then it increments one byte in every page from FIRST to
+ * LAST (page numbers, given as well), in order.
  */
         .set ROUNDS, 0x600
         .set INTERRUPTS, 0x604
@@ -20,6 +22,7 @@
         .set DMA_VALUE, BAR + 0x4c
         .set DMA_COMMAND, BAR + 0x50
         .set FILL_AND_RAISE_0, 0x101
+        .set BAR_MEMORY, BAR + 0x1000
 
         .code16
         .globl _start
@@ -55,8 +58,12 @@ flat:   movw    $16, %ax
         sti
 
 round:  movl    ROUNDS, %esi
-        incl    %esi
+        cmpl    %esi, BAR_MEMORY
+        je      kept
+        incl    WRONG
+kept:   incl    %esi
         movl    %esi, ROUNDS
+        movl    %esi, BAR_MEMORY
         movl    %esi, DMA_VALUE
         movl    $FILL_AND_RAISE_0, DMA_COMMAND
 wait:   cmpl    %esi, INTERRUPTS
@@ -64,8 +71,13 @@ wait:   cmpl    %esi, INTERRUPTS
         cmpl    %esi, DMA_PAGE
         jne     wrong
         cmpl    %esi, DMA_PAGE + 4092
-        je      round
+        je      count
 wrong:  incl    WRONG
+count:  movl    $(FIRST << 12), %ebx
+page:   incb    (%ebx)
+        addl    $4096, %ebx
+        cmpl    $(LAST << 12), %ebx
+        jb      page
         jmp     round
 
 handler:
