@@ -180,6 +180,12 @@ constexpr Property kProperties[] = {
          return {};
      }},
     {{"x-vectors", "COUNT", "MSI-X vectors, 1 to 64; 4"}, set_vectors},
+    {{"x-intx", "on|off", "it has an interrupt pin as well, INTA; off"},
+     [](std::string_view text, Config& config) -> Result<> {
+         MIG_TRY(const bool on, parse_switch(text));
+         config.pin = on ? Config::Pin::IntA : Config::Pin::None;
+         return {};
+     }},
     {{"x-vendor-data", "TEXT", "content of the vendor capability, up to 12 bytes; ferry-test"},
      set_vendor_data},
     {{"x-pcie", "on|off", "express capability, 4096 bytes of configuration space; off"},

@@ -17,6 +17,7 @@ constexpr uint64_t kVendorId = 0x00, kDeviceId = 0x02, kCommand = 0x04, kStatus 
 constexpr uint32_t kCommandMemory = 0x2, kCommandMaster = 0x4, kCommandNoIntx = 0x400;
 constexpr uint16_t kStatusCapabilities = 0x10;
 constexpr uint16_t kClassOther = 0xff00;
+constexpr uint16_t kPinIntA = 1;
 
 // The kernel test device has the same ones, so that one guest driver knows both.
 constexpr uint16_t kTestVendor = 0xfe44, kTestDevice = 0x0001;
@@ -43,6 +44,9 @@ vfio::RegionInfo test_device_region(const TestDeviceConfig& config, uint32_t reg
 }
 
 vfio::IrqInfo test_device_irq(const TestDeviceConfig& config, uint32_t index) {
+    if (index == vfio::pci_irq::kIntx && config.pin != TestDeviceConfig::Pin::None) {
+        return {.count = 1, .eventfd = true, .maskable = true, .automasked = true};
+    }
     if (index != vfio::pci_irq::kMsix) return {};
     return {.count = config.vectors, .eventfd = true, .noresize = true};
 }
@@ -58,6 +62,7 @@ TestDeviceConfigSpace::TestDeviceConfigSpace(const TestDeviceConfig& config)
     put16(kSubsystemVendor, kTestVendor);
     put16(kSubsystemId, kTestDevice);
     put16(kCapabilities, static_cast<uint16_t>(kMsix));
+    if (config.pin != TestDeviceConfig::Pin::None) put16(kInterruptLine, kPinIntA << 8);
     allow(kCommand, kCommandMemory | kCommandMaster | kCommandNoIntx);
     allow(kCacheLine, 0xffff);  // and the latency timer
     allow(kInterruptLine, 0xff);

@@ -281,6 +281,8 @@ void TestDeviceModel::raise(uint32_t vector) {
         inside_.registers.set(kIrqCount, inside_.registers.get(kIrqCount) + 1);
     }
     irqs_->raise(vfio::pci_irq::kMsix, vector);
+    // Only one of the two has somebody who listens.
+    if (vector == 0) irqs_->raise(vfio::pci_irq::kIntx, 0);
 }
 
 Result<> TestDeviceModel::reset() {

@@ -129,14 +129,15 @@ std::string Protocol::handle(std::string_view line) {
     if (command == "b64read") return base64_read(arguments);
     if (command == "b64write") return base64_write(arguments);
     if (command == "memset") return memset(arguments);
-    if (command == "clock_step") return clock_step(arguments);
-    if (command == "clock_set") return clock_set(arguments);
-    if (command == "endianness") return arguments.empty() ? "OK little\n" : fail("No arguments");
-    // There are no interrupt controllers whose lines could be watched; MSIs are memory writes.
-    if (command == "irq_intercept_in" || command == "irq_intercept_out" ||
-        command == "set_irq_in") {
-        return fail("No device with interrupt lines");
+    if (parts_.clock != nullptr) {
+        if (command == "clock_step") return clock_step(arguments);
+        if (command == "clock_set") return clock_set(arguments);
     }
+    if (command == "endianness") return arguments.empty() ? "OK little\n" : fail("No arguments");
+    using Side = InterruptLines::Side;
+    if (command == "irq_intercept_in") return intercept(Side::In, arguments);
+    if (command == "irq_intercept_out") return intercept(Side::Out, arguments);
+    if (command == "set_irq_in") return set_irq_in(arguments);
     return fail(fmt::format("Unknown command '{}'", command));
 }
 
@@ -148,10 +149,10 @@ std::string Protocol::port_io(std::string_view command, Words arguments) {
     const auto port = static_cast<uint16_t>((*values)[0]);
     const unsigned width = width_of(command.back());
     if (is_write) {
-        machine_.port_write(port, width, static_cast<uint32_t>((*values)[1]));
+        parts_.machine.port_write(port, width, static_cast<uint32_t>((*values)[1]));
         return std::string(kOk);
     }
-    return fmt::format("OK {:#06x}\n", machine_.port_read(port, width));
+    return fmt::format("OK {:#06x}\n", parts_.machine.port_read(port, width));
 }
 
 std::string Protocol::memory_value(std::string_view command, Words arguments) {
@@ -165,10 +166,10 @@ std::string Protocol::memory_value(std::string_view command, Words arguments) {
     const MutBytes bytes = MutBytes(buffer).first(width);
     if (is_write) {
         util::store_le64(buffer.data(), (*values)[1]);
-        machine_.memory_write(address, bytes);
+        parts_.machine.memory_write(address, bytes);
         return std::string(kOk);
     }
-    machine_.memory_read(address, bytes);
+    parts_.machine.memory_read(address, bytes);
     return fmt::format("OK {:#018x}\n", util::load_le64(buffer.data()));
 }
 
@@ -181,7 +182,7 @@ std::string Protocol::read(Words arguments) {
     }
     if (!in_address_space(address, size)) return fail("Beyond the address space");
     std::vector<std::byte> bytes(size);
-    machine_.memory_read(address, bytes);
+    parts_.machine.memory_read(address, bytes);
     return fmt::format("OK 0x{}\n", to_hex(bytes));
 }
 
@@ -198,7 +199,7 @@ std::string Protocol::write(Words arguments) {
     if (!bytes) return fail("DATA must be 0x and pairs of hexadecimal digits");
     if (bytes->empty()) return "ERR invalid argument size\n";
     bytes->resize(size);
-    machine_.memory_write(address, *bytes);
+    parts_.machine.memory_write(address, *bytes);
     return std::string(kOk);
 }
 
@@ -211,7 +212,7 @@ std::string Protocol::base64_read(Words arguments) {
     }
     if (!in_address_space(address, size)) return fail("Beyond the address space");
     std::vector<std::byte> bytes(size);
-    machine_.memory_read(address, bytes);
+    parts_.machine.memory_read(address, bytes);
     return fmt::format("OK {}\n", base64_encode(bytes));
 }
 
@@ -227,7 +228,7 @@ std::string Protocol::base64_write(Words arguments) {
     auto bytes = base64_decode(arguments[2]);
     if (!bytes) return fail("DATA is not base64");
     if (bytes->size() > size) bytes->resize(size);
-    machine_.memory_write(address, *bytes);
+    parts_.machine.memory_write(address, *bytes);
     return std::string(kOk);
 }
 
@@ -243,7 +244,7 @@ std::string Protocol::memset(Words arguments) {
                                        static_cast<std::byte>((*values)[2]));
     while (size > 0) {
         const uint64_t now = std::min<uint64_t>(size, chunk.size());
-        machine_.memory_write(address, ConstBytes(chunk).first(now));
+        parts_.machine.memory_write(address, ConstBytes(chunk).first(now));
         address += now;
         size -= now;
     }
@@ -251,23 +252,57 @@ std::string Protocol::memset(Words arguments) {
 }
 
 std::string Protocol::clock_step(Words arguments) {
-    int64_t step = 0;  // no device has a timer on this clock, so the next one is never
-    if (!arguments.empty()) {
-        const auto values = numbers(arguments, 1);
-        if (!values || (*values)[0] > INT64_MAX) return fail("Expecting nanoseconds");
-        step = static_cast<int64_t>((*values)[0]);
+    VirtualClock& clock = *parts_.clock;
+    if (arguments.empty()) return clock_to(clock.next_deadline().value_or(clock.now()));
+    const auto values = numbers(arguments, 1);
+    if (!values || (*values)[0] > INT64_MAX) return fail("Expecting nanoseconds");
+    int64_t later = 0;
+    if (__builtin_add_overflow(clock.now(), static_cast<int64_t>((*values)[0]), &later)) {
+        return fail(fmt::format("{}", clock.now()));
     }
-    const auto now = clock_.advance(step);
-    if (!now) return fail(fmt::format("{}", clock_.now()));
-    return fmt::format("OK {}\n", *now);
+    return clock_to(later);
 }
 
 std::string Protocol::clock_set(Words arguments) {
     const auto values = numbers(arguments, 1);
     if (!values || (*values)[0] > INT64_MAX) return fail("Expecting nanoseconds");
-    const auto now = clock_.set(static_cast<int64_t>((*values)[0]));
-    if (!now) return fail(fmt::format("{}", clock_.now()));
-    return fmt::format("OK {}\n", *now);
+    return clock_to(static_cast<int64_t>((*values)[0]));
+}
+
+std::string Protocol::clock_to(int64_t time) {
+    const auto reached = parts_.clock->run(time);
+    if (!reached) return fail(fmt::format("{}", parts_.clock->now()));
+    return fmt::format("OK {}\n", *reached);
+}
+
+std::string Protocol::intercept(InterruptLines::Side side, Words arguments) {
+    if (parts_.lines == nullptr) return fail("No device with interrupt lines");
+    const bool named = side == InterruptLines::Side::Out && arguments.size() == 2;
+    if (arguments.size() != 1 && !named) return fail("Expecting a device's PATH");
+    if (named) return fail(fmt::format("No interrupt outputs are called '{}'", arguments[1]));
+    const auto device = parts_.lines->resolve(arguments[0], side);
+    if (!device) return fail(device.error().message());
+    if (intercept_) {
+        if (intercept_->device == *device) return std::string(kOk);
+        return fail("IRQ intercept already enabled");
+    }
+    intercept_.emplace(*device,
+                       parts_.lines->watch(*device, side, [this](unsigned number, bool level) {
+                           unasked_(fmt::format("IRQ {} {}\n", level ? "raise" : "lower", number));
+                       }));
+    return std::string(kOk);
+}
+
+std::string Protocol::set_irq_in(Words arguments) {
+    constexpr std::string_view kInputs = "unnamed-gpio-in";
+    if (parts_.lines == nullptr) return fail("No device with interrupt lines");
+    if (arguments.size() != 4) return fail("Expecting PATH NAME NUM LEVEL");
+    if (arguments[1] != kInputs) return fail(fmt::format("Only '{}' is there", kInputs));
+    const auto values = numbers(arguments.subspan(2), 2);
+    if (!values || (*values)[0] > UINT32_MAX) return fail("Expecting PATH NAME NUM LEVEL");
+    const auto set = parts_.lines->set_input(arguments[0], static_cast<unsigned>((*values)[0]),
+                                             (*values)[1] != 0);
+    return set ? std::string(kOk) : fail(set.error().message());
 }
 
 }  // namespace ferry::qtest

@@ -5,10 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "accel/qtest/interrupt-lines.h"
 #include "accel/qtest/virtual-clock.h"
 #include "util/bytes.h"
 
@@ -34,12 +37,26 @@ class Protocol {
     // Room for a write of kMaxTransfer bytes in hex, and its command and numbers.
     static constexpr size_t kMaxLine = 2 * kMaxTransfer + 256;
 
-    Protocol(Machine& machine, VirtualClock& clock) : machine_(machine), clock_(clock) {}
+    struct Parts {  // all outlive the protocol
+        Machine& machine;
+        VirtualClock* clock = nullptr;    // null: time is not the client's to move
+        InterruptLines* lines = nullptr;  // null: the machine has none
+    };
+    // Gets lines that answer nothing, on the thread that causes them; must not block.
+    using Unasked = std::function<void(std::string line)>;
+    Protocol(Parts parts, Unasked unasked) : parts_(parts), unasked_(std::move(unasked)) {}
 
-    // `line` without its line end; the reply with one.
+    // `line` without its line end; the reply with one. Unasked lines that it causes come before it
+    // returns.
     std::string handle(std::string_view line);
+    // What the client watched is watched no longer.
+    void client_left() { intercept_.reset(); }
 
  private:
+    struct Intercept {
+        std::string device;
+        util::Registration watch;
+    };
     using Words = std::span<const std::string_view>;
     std::string port_io(std::string_view command, Words arguments);
     std::string memory_value(std::string_view command, Words arguments);
@@ -50,9 +67,13 @@ class Protocol {
     std::string memset(Words arguments);
     std::string clock_step(Words arguments);
     std::string clock_set(Words arguments);
+    std::string clock_to(int64_t time);
+    std::string intercept(InterruptLines::Side side, Words arguments);
+    std::string set_irq_in(Words arguments);
 
-    Machine& machine_;
-    VirtualClock& clock_;
+    const Parts parts_;
+    const Unasked unasked_;
+    std::optional<Intercept> intercept_;
 };
 
 }  // namespace ferry::qtest

@@ -76,18 +76,23 @@ Result<> SoftIrqs::set_masked(uint32_t index, uint32_t vector, bool masked) {
     }
     Vector& target = at->vectors[vector];
     target.masked = masked;
-    if (!masked && std::exchange(target.pending, false)) signal(target.eventfd.borrow());
+    if (masked || !std::exchange(target.pending, false)) return {};
+    signal(target.eventfd.borrow());
+    target.masked = at->info.automasked;
     return {};
 }
 
 void SoftIrqs::raise(uint32_t irq_index, uint32_t vector) {
     const std::lock_guard lock(mutex_);
     if (irq_index >= indexes_.size() || vector >= indexes_[irq_index].vectors.size()) return;
-    Vector& target = indexes_[irq_index].vectors[vector];
+    Index& irqs = indexes_[irq_index];
+    Vector& target = irqs.vectors[vector];
     if (target.masked) {
         target.pending = true;
     } else {
         signal(target.eventfd.borrow());
+        // As the kernel does it for level-triggered interrupts, which would storm otherwise.
+        if (irqs.info.automasked && target.eventfd.valid()) target.masked = true;
     }
 }
 

@@ -39,7 +39,9 @@ struct TestDeviceConfig {
     enum class NothingForNow : uint8_t { Zero, Enomsg };  // as reads in pre-copy spell it
     NothingForNow nothing_for_now = NothingForNow::Enomsg;
 
-    uint32_t vectors = 4;                    // MSI-X, at most kMaxVectors
+    uint32_t vectors = 4;  // MSI-X, at most kMaxVectors
+    enum class Pin : uint8_t { None, IntA };
+    Pin pin = Pin::None;
     std::string vendor_data = "ferry-test";  // of the vendor capability, at most kMaxVendorData
     enum class Bus : uint8_t { Pci, Pcie };
     Bus bus = Bus::Pci;  // Pcie: express capability, 4096 bytes of config space

@@ -200,6 +200,14 @@ void Board::reset() {
     if (pci_) pci_->ports.reset();
 }
 
+void Board::set_interrupts(kvm::Interrupts& interrupts) {
+    interrupts_ = &interrupts;
+    lines_.set_controller([&interrupts](unsigned line, bool level) {
+        // Fails only for a pin that is not there.
+        (void)interrupts.set_line(line, level);
+    });
+}
+
 void Board::msi_write(uint64_t address, uint32_t data) {
     if (address >= kMsiFirst && address <= kMsiLast) {
         if (interrupts_ == nullptr || !interrupts_->signal_msi({address, data})) ++lost_msis_;

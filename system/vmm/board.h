@@ -16,6 +16,7 @@
 #include "hw/pci/pci.h"
 #include "migration/savevm.h"
 #include "system/memory.h"
+#include "system/vmm/interrupt-lines.h"
 #include "system/vmm/options.h"
 
 namespace ferry::vmm {
@@ -81,7 +82,8 @@ class Board final : public qtest::Machine {
     void reset();
 
     // Who takes interrupts from now on; nobody without it. Before devices exist.
-    void set_interrupts(kvm::Interrupts& interrupts) { interrupts_ = &interrupts; }
+    void set_interrupts(kvm::Interrupts& interrupts);
+    InterruptLines& lines() { return lines_; }
     // A message-signalled interrupt: a write by a device. Any thread. What is aimed at the
     // interrupt controllers' address where nobody is, is counted.
     void msi_write(uint64_t address, uint32_t data);
@@ -105,6 +107,7 @@ class Board final : public qtest::Machine {
 
     system::GuestMemory memory_;
     isa::PortBus ports_;
+    InterruptLines lines_;
     std::optional<PciRoot> pci_;
     qtest::VirtualClock clock_;
     kvm::Interrupts* interrupts_ = nullptr;

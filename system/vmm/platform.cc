@@ -16,26 +16,21 @@ constexpr auto kTimerPoll = std::chrono::milliseconds(50);
 
 struct SerialPlace {
     uint16_t port;
-    kvm::Gsi gsi;
+    unsigned line;
 };
 constexpr std::array kSerialPlaces = {
     SerialPlace{chardev::Serial::kCom1, 4}, SerialPlace{chardev::Serial::kCom2, 3},
     SerialPlace{chardev::Serial::kCom3, 4}, SerialPlace{chardev::Serial::kCom4, 3}};
 static_assert(kSerialPlaces.size() == kMaxSerials);
 
+// In the object tree.
+constexpr const char* kPmPath = "/machine/unattached/pm";
+
 acpi::Chipset chipset_of(MachineType machine) {
     return machine == MachineType::Q35 ? acpi::Chipset::Ich9 : acpi::Chipset::Piix4;
 }
 
 }  // namespace
-
-isa::IrqLine Platform::line(kvm::Gsi gsi) const {
-    if (interrupts_ == nullptr) return {};
-    return [interrupts = interrupts_, gsi](bool level) {
-        // Fails only for a pin that is not there.
-        (void)interrupts->set_line(gsi, level);
-    };
-}
 
 std::function<void()> Platform::request(GuestRequest what) const {
     return [&requests = requests_, what] { requests.request(what); };
@@ -55,7 +50,6 @@ acpi::PmActions Platform::pm_actions() {
 Platform::Platform(const Parts& parts, const Config& config)
     : loop_(parts.loop),
       requests_(parts.requests),
-      interrupts_(parts.interrupts),
       clock_(parts.base_clock, parts.clock, parts.passing),
       // Address line 20 is always open: KVM's CPUs have no gate for it.
       port92_({.reset = request(GuestRequest::Reset), .set_a20 = {}}),
@@ -63,8 +57,9 @@ Platform::Platform(const Parts& parts, const Config& config)
       reset_control_(request(GuestRequest::Reset)),
       rtc_(isa::host_wall_clock, config.memory),
       pm_(
-          chipset_of(config.machine), [this] { return clock_.now(); }, line(acpi::Pm::kSciGsi),
-          pm_actions()) {}
+          chipset_of(config.machine), [this] { return clock_.now(); },
+          parts.lines.connect(kPmPath, 0, acpi::Pm::kSciGsi), pm_actions()),
+      passing_(parts.passing) {}
 
 Result<std::unique_ptr<Platform>> Platform::create(const Parts& parts, const Config& config) {
     std::unique_ptr<Platform> platform(new Platform(parts, config));
@@ -105,16 +100,20 @@ Result<> Platform::set_up(const Parts& parts) {
     MIG_CHECK(add_section(parts.registry, pm_, 0));
     MIG_CHECK(add_section(parts.registry, requests_, 0));
     registrations_.push_back(parts.runstate.add_handler(*this));
+    if (passing_ == RunningClock::Passing::ByTest) {
+        registrations_.push_back(parts.base_clock.add_timer(pm_timer_));
+    }
     return {};
 }
 
 Result<> Platform::add_serial(const Parts& parts, size_t index, const SerialOptions& options) {
     if (!options.address) return {};
     const SerialPlace place = kSerialPlaces.at(index);
-    SerialPort port;
+    SerialPort port{.path = fmt::format("/machine/unattached/serial{}", index)};
     MIG_TRY(port.backend, chardev::CharBackend::open(fmt::format("serial{}", index),
                                                      *options.address, &parts.log));
-    port.device = std::make_unique<chardev::Serial>(*port.backend, line(place.gsi));
+    port.device = std::make_unique<chardev::Serial>(*port.backend,
+                                                    parts.lines.connect(port.path, 0, place.line));
     MIG_CHECK(claim(parts.ports, place.port, chardev::Serial::kCount, *port.device));
     MIG_CHECK(add_section(parts.registry, *port.device, static_cast<uint32_t>(index)));
     port.serving = port.backend->serve(*port.device);
@@ -136,6 +135,13 @@ void Platform::vm_change(system::Pass, system::VmChange change, system::Done don
     done({});
 }
 
+std::vector<Platform::Object> Platform::objects() const {
+    std::vector<Object> list = {{InterruptLines::kControllerPath, "ioapic"},
+                                {kPmPath, "ferry-acpi-pm"}};
+    for (const SerialPort& port : serials_) list.push_back({port.path, "isa-serial"});
+    return list;
+}
+
 void Platform::reset() {
     port92_.reset();
     i8042_.reset();
@@ -145,9 +151,14 @@ void Platform::reset() {
     for (const SerialPort& port : serials_) port.device->reset();
 }
 
+std::optional<int64_t> Platform::PmTimer::deadline() {
+    const auto due = pm_.timer_deadline();
+    return due ? std::optional(due->count()) : std::nullopt;
+}
+
 void Platform::watch_timer() {
-    const bool wanted = pm_.timer_deadline().has_value();
-    if (!wanted) {
+    const bool by_itself = passing_ == RunningClock::Passing::ByItself;
+    if (!by_itself || !pm_.timer_deadline()) {
         timer_ = {};
         return;
     }

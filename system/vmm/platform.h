@@ -6,7 +6,6 @@
 #include <memory>
 #include <vector>
 
-#include "accel/kvm/interrupts.h"
 #include "hw/acpi/pm.h"
 #include "hw/acpi/reset-control.h"
 #include "hw/char/char-backend.h"
@@ -20,6 +19,7 @@
 #include "system/runstate.h"
 #include "system/vmm/guest-clock.h"
 #include "system/vmm/guest-requests.h"
+#include "system/vmm/interrupt-lines.h"
 #include "system/vmm/options.h"
 
 namespace ferry::vmm {
@@ -31,7 +31,7 @@ class Platform final : public system::VmChangeHandler {
         system::MainLoop& loop;
         isa::PortBus& ports;
         GuestRequests& requests;
-        kvm::Interrupts* interrupts;  // null: nobody takes any
+        InterruptLines& lines;
         qtest::VirtualClock& base_clock;
         const util::Clock& clock;
         RunningClock::Passing passing;
@@ -50,6 +50,13 @@ class Platform final : public system::VmChangeHandler {
     Platform(const Platform&) = delete;
     Platform& operator=(const Platform&) = delete;
 
+    struct Object {
+        std::string path;
+        std::string type;
+    };
+    // Its devices in the object tree.
+    std::vector<Object> objects() const;
+
     void reset();
     void press_power_button() { pm_.press_power_button(); }
     void wake() { pm_.wake(acpi::Pm::WakeReason::Other); }
@@ -60,7 +67,18 @@ class Platform final : public system::VmChangeHandler {
     void vm_change(system::Pass pass, system::VmChange change, system::Done done) override;
 
  private:
+    // Its interrupt by the PM timer, where a test moves the time.
+    class PmTimer final : public qtest::VirtualTimer {
+     public:
+        explicit PmTimer(acpi::Pm& pm) : pm_(pm) {}
+        std::optional<int64_t> deadline() override;
+        void time_passed() override { pm_.poll_timer(); }
+
+     private:
+        acpi::Pm& pm_;
+    };
     struct SerialPort {
+        std::string path;  // in the object tree
         std::unique_ptr<chardev::CharBackend> backend;
         std::unique_ptr<chardev::Serial> device;
         util::Registration serving;
@@ -72,14 +90,12 @@ class Platform final : public system::VmChangeHandler {
     Result<> claim(isa::PortBus& ports, uint16_t first, uint32_t count, isa::PortDevice& device);
     template <typename Device>
     Result<> add_section(migration::SaveVMRegistry& registry, Device& device, uint32_t instance);
-    isa::IrqLine line(kvm::Gsi gsi) const;
     std::function<void()> request(GuestRequest what) const;
     acpi::PmActions pm_actions();
     void watch_timer();
 
     system::MainLoop& loop_;
     GuestRequests& requests_;
-    kvm::Interrupts* const interrupts_;
     std::shared_ptr<Platform*> self_ = std::make_shared<Platform*>(this);  // for posted calls
     RunningClock clock_;
     isa::Port92 port92_;
@@ -87,7 +103,9 @@ class Platform final : public system::VmChangeHandler {
     acpi::ResetControl reset_control_;
     isa::Rtc rtc_;
     acpi::Pm pm_;
+    PmTimer pm_timer_{pm_};
     std::vector<SerialPort> serials_;
+    const RunningClock::Passing passing_;
     util::Registration timer_;  // while the guest wants interrupts of the PM timer
     std::vector<util::Registration> registrations_;
 };

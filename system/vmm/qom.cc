@@ -106,6 +106,9 @@ void add_machine(Tree& tree, Vm& vm) {
     for (const char* part : {"peripheral", "peripheral-anon", "unattached"}) {
         tree.add({.path = fmt::format("/machine/{}", part), .type = "container", .properties = {}});
     }
+    for (const Platform::Object& object : vm.platform_objects()) {
+        tree.add({.path = object.path, .type = object.type, .properties = {}});
+    }
     for (const DeviceInfo* device : vm.devices().all()) {
         tree.add({.path = device->qom_path,
                   .type = device->driver,

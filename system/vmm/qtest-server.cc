@@ -68,18 +68,21 @@ Result<UniqueFd> accept_client(BorrowedFd listener) {
 
 }  // namespace
 
-QtestServer::QtestServer(qtest::Machine& machine, qtest::VirtualClock& virtual_clock,
-                         const util::Clock& clock, util::EventFd stop)
-    : protocol_(machine, virtual_clock), clock_(clock), stop_(std::move(stop)) {}
+QtestServer::QtestServer(qtest::Protocol::Parts parts, const util::Clock& clock, util::EventFd stop,
+                         util::EventFd unasked)
+    : clock_(clock),
+      stop_(std::move(stop)),
+      has_unasked_(std::move(unasked)),
+      protocol_(parts, [this](std::string line) { add_unasked(std::move(line)); }) {}
 
 Result<std::unique_ptr<QtestServer>> QtestServer::start(const CharAddress& where,
                                                         const std::string& log_path,
-                                                        qtest::Machine& machine,
-                                                        qtest::VirtualClock& virtual_clock,
+                                                        qtest::Protocol::Parts parts,
                                                         const util::Clock& clock) {
     MIG_TRY(auto stop, util::EventFd::create());
+    MIG_TRY(auto unasked, util::EventFd::create());
     std::unique_ptr<QtestServer> server(
-        new QtestServer(machine, virtual_clock, clock, std::move(stop)));
+        new QtestServer(parts, clock, std::move(stop), std::move(unasked)));
     if (!log_path.empty()) {
         MIG_TRY(server->log_, util::open_file(log_path, O_WRONLY | O_CREAT | O_TRUNC),
                 "-qtest-log");
@@ -123,6 +126,52 @@ bool QtestServer::wait_for(BorrowedFd fd, short events) const {
     return fds[0].revents == 0;
 }
 
+QtestServer::Woken QtestServer::wait_for_work(BorrowedFd client) const {
+    std::array<pollfd, 3> fds = {{{stop_.fd().raw(), POLLIN, 0},
+                                  {has_unasked_.fd().raw(), POLLIN, 0},
+                                  {client.raw(), POLLIN, 0}}};
+    constexpr int kForever = -1;
+    if (!util::poll_fds(fds.data(), fds.size(), kForever)) return Woken::ByEnd;
+    if (fds[0].revents != 0) return Woken::ByEnd;
+    return fds[1].revents != 0 ? Woken::ByUnasked : Woken::ByClient;
+}
+
+void QtestServer::add_unasked(std::string line) {
+    const std::lock_guard lock(unasked_mutex_);
+    overrun_ = overrun_ || unasked_.size() == kMaxUnasked;
+    if (overrun_) return;
+    unasked_.push_back(std::move(line));
+    has_unasked_.signal();
+}
+
+std::string QtestServer::take_unasked() {
+    std::vector<std::string> lines;
+    {
+        const std::lock_guard lock(unasked_mutex_);
+        if (unasked_.empty()) return {};  // signalled only together with a line
+        has_unasked_.consume();
+        lines.swap(unasked_);
+    }
+    std::string text;
+    for (const std::string& line : lines) {
+        log("S", std::string_view(line).substr(0, line.size() - 1));
+        text += line;
+    }
+    return text;
+}
+
+void QtestServer::forget_unasked() {
+    const std::lock_guard lock(unasked_mutex_);
+    has_unasked_.consume();
+    unasked_.clear();
+    overrun_ = false;
+}
+
+bool QtestServer::overrun() {
+    const std::lock_guard lock(unasked_mutex_);
+    return overrun_;
+}
+
 void QtestServer::thread_main() {
     if (first_client_.valid()) {
         const UniqueFd client = std::move(first_client_);
@@ -139,7 +188,13 @@ void QtestServer::serve(BorrowedFd client) {
     log("I", "OPENED");
     std::string input;
     std::array<std::byte, kReadChunk> chunk;
-    while (wait_for(client, POLLIN)) {
+    for (;;) {
+        const Woken woken = wait_for_work(client);
+        if (woken == Woken::ByEnd || overrun()) break;
+        if (woken == Woken::ByUnasked) {
+            if (!send(client, take_unasked())) break;
+            continue;
+        }
         const auto got = util::read_fd(client, chunk, "read(qtest)");
         if (!got && got.error().errnum() == EAGAIN) continue;
         if (!got || *got == 0) break;
@@ -152,6 +207,8 @@ void QtestServer::serve(BorrowedFd client) {
             break;
         }
     }
+    protocol_.client_left();
+    forget_unasked();
     log("I", "CLOSED");
 }
 
@@ -164,6 +221,7 @@ std::string QtestServer::handle_lines(std::string& input, size_t seen) {
         const std::string_view line = std::string_view(input).substr(begin, end - begin);
         log("R", line);
         const std::string reply = protocol_.handle(line);
+        replies += take_unasked();
         log("S", std::string_view(reply).substr(0, reply.size() - 1));
         replies += reply;
     }

@@ -173,21 +173,20 @@ isa::Rtc::Memory memory_of(const system::GuestMemory& memory, unsigned cpus) {
 Result<> Vm::create_platform() {
     if (options_.machine == MachineType::None) return {};
     const bool executes = kvm_machine_ != nullptr;
-    MIG_TRY(platform_,
-            Platform::create({.loop = loop_,
-                              .ports = board_->ports(),
-                              .requests = power_.requests(),
-                              .interrupts = executes ? &kvm_machine_->interrupts() : nullptr,
-                              .base_clock = board_->clock(),
-                              .clock = env_.clock,
-                              .passing = executes ? RunningClock::Passing::ByItself
-                                                  : RunningClock::Passing::ByTest,
-                              .registry = registry_,
-                              .runstate = runstate_,
-                              .log = env_.log},
-                             {.machine = options_.machine,
-                              .memory = memory_of(board_->memory(), options_.cpus),
-                              .serials = options_.serials}));
+    MIG_TRY(platform_, Platform::create({.loop = loop_,
+                                         .ports = board_->ports(),
+                                         .requests = power_.requests(),
+                                         .lines = board_->lines(),
+                                         .base_clock = board_->clock(),
+                                         .clock = env_.clock,
+                                         .passing = executes ? RunningClock::Passing::ByItself
+                                                             : RunningClock::Passing::ByTest,
+                                         .registry = registry_,
+                                         .runstate = runstate_,
+                                         .log = env_.log},
+                                        {.machine = options_.machine,
+                                         .memory = memory_of(board_->memory(), options_.cpus),
+                                         .serials = options_.serials}));
     return {};
 }
 
@@ -251,10 +250,18 @@ Result<> Vm::serve() {
         }
     }
     if (options_.qtest && !std::holds_alternative<NullDevice>(*options_.qtest)) {
-        MIG_TRY(qtest_, QtestServer::start(*options_.qtest, options_.qtest_log, *board_,
-                                           board_->clock(), env_.clock));
+        MIG_TRY(qtest_,
+                QtestServer::start(*options_.qtest, options_.qtest_log, qtest_parts(), env_.clock));
     }
     return {};
+}
+
+qtest::Protocol::Parts Vm::qtest_parts() {
+    const bool ours = accelerator_.kind == AcceleratorKind::Qtest;
+    const bool has_lines = options_.machine != MachineType::None;
+    return {.machine = *board_,
+            .clock = ours ? &board_->clock() : nullptr,
+            .lines = has_lines ? &board_->lines() : nullptr};
 }
 
 Result<> Vm::begin() {

@@ -64,6 +64,9 @@ class Vm final : public monitor::VmControl {
 
     Board& board() { return *board_; }
     Workloads& workloads() { return workloads_; }
+    std::vector<Platform::Object> platform_objects() const {
+        return platform_ ? platform_->objects() : std::vector<Platform::Object>();
+    }
     Devices& devices() { return *devices_; }
 
  private:
@@ -76,6 +79,7 @@ class Vm final : public monitor::VmControl {
     Result<> create_devices();
     Result<> preset_migration();
     Result<> serve();
+    qtest::Protocol::Parts qtest_parts();
     Result<> begin();
     // Cancels what runs and leaves the loop; without waiting for ever for a driver.
     void end(int status);

@@ -25,6 +25,7 @@ class Qtest:
         self.listener.settimeout(PATIENCE)
         self.sock = None
         self.buffer = b""
+        self.irqs = []  # (number, level) as they were reported, since take_irqs()
 
     def accept(self):
         self.sock, _ = self.listener.accept()
@@ -47,17 +48,48 @@ class Qtest:
         self.sock.sendall(b"".join(line.encode() + b"\n" for line in lines))
         return [self._reply(line) for line in lines]
 
-    def _reply(self, request):
+    def _line(self):
         while b"\n" not in self.buffer:
             data = self.sock.recv(1 << 20)
             if not data:
                 raise ConnectionError("the qtest socket was closed")
             self.buffer += data
         line, self.buffer = self.buffer.split(b"\n", 1)
-        status, _, rest = line.decode().partition(" ")
-        if status != "OK":
-            raise QtestError(f"{request[:80]}: {line.decode()}")
-        return rest
+        return line.decode()
+
+    def _note_irq(self, rest):
+        verb, number = rest.split()
+        self.irqs.append((int(number), {"raise": 1, "lower": 0}[verb]))
+
+    def _reply(self, request):
+        while True:
+            line = self._line()
+            status, _, rest = line.partition(" ")
+            if status == "OK":
+                return rest
+            if status != "IRQ":
+                raise QtestError(f"{request[:80]}: {line}")
+            self._note_irq(rest)
+
+    def take_irqs(self):
+        """What was reported so far, up to the last reply."""
+        taken, self.irqs = self.irqs, []
+        return taken
+
+    def wait_irq(self):
+        """The next report, which may come unasked."""
+        while not self.irqs:
+            status, _, rest = self._line().partition(" ")
+            if status != "IRQ":
+                raise QtestError(f"unasked: {status} {rest}")
+            self._note_irq(rest)
+        return self.irqs.pop(0)
+
+    def intercept_in(self, path="ioapic"):
+        self.cmd(f"irq_intercept_in {path}")
+
+    def intercept_out(self, path):
+        self.cmd(f"irq_intercept_out {path}")
 
     def readb(self, address):
         return int(self.cmd(f"readb {address:#x}"), 16)
@@ -116,5 +148,6 @@ class Qtest:
     def memset(self, address, size, value):
         self.cmd(f"memset {address:#x} {size} {value:#x}")
 
-    def clock_step(self, nanoseconds):
-        return int(self.cmd(f"clock_step {nanoseconds}"))
+    def clock_step(self, nanoseconds=None):
+        """Without nanoseconds: to the next timer."""
+        return int(self.cmd(f"clock_step {'' if nanoseconds is None else nanoseconds}"))

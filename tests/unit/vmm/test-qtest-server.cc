@@ -22,10 +22,12 @@ class QtestServerTest : public ::testing::Test {
         std::array<int, 2> ends{};
         EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
         client_ = UniqueFd(ends[0]);
-        auto server =
-            QtestServer::start(InheritedFd{ends[1]}, "", *board_, board_->clock(), clock_);
+        auto server = QtestServer::start(InheritedFd{ends[1]}, "", parts(), clock_);
         EXPECT_TRUE(server);
         server_ = std::move(*server);
+    }
+    qtest::Protocol::Parts parts() {
+        return {.machine = *board_, .clock = &board_->clock(), .lines = &board_->lines()};
     }
     void send(std::string_view text) {
         ConstBytes rest = bytes_of(text);
@@ -77,11 +79,35 @@ TEST_F(QtestServerTest, RequestsMayArriveInPiecesAndInHeaps) {
     EXPECT_EQ(receive(1), "OK 0x0000000000000000\n");
 }
 
+TEST_F(QtestServerTest, LinesChangeUnaskedAndBeforeTheReply) {
+    const isa::IrqLine wire = board_->lines().connect("/machine/x", 0, 5);
+    send("irq_intercept_in ioapic\n");
+    EXPECT_EQ(receive(1), "OK\n");
+    wire(true);
+    EXPECT_EQ(receive(1), "IRQ raise 5\n");
+    send("set_irq_in ioapic unnamed-gpio-in 6 1\n");
+    EXPECT_EQ(receive(2), "IRQ raise 6\nOK\n");
+}
+
+TEST_F(QtestServerTest, ClientThatReadsNoReportsIsDisconnected) {
+    const isa::IrqLine wire = board_->lines().connect("/machine/x", 0, 5);
+    send("irq_intercept_in ioapic\n");
+    EXPECT_EQ(receive(1), "OK\n");
+    // More than any socket buffer and the server's own list hold together.
+    constexpr int kFlips = 1 << 20;
+    for (int i = 0; i < kFlips; ++i) wire(i % 2 == 0);
+    size_t lines = 0;
+    for (std::string text = receive(1); !text.empty(); text = receive(1)) {
+        lines += static_cast<size_t>(std::ranges::count(text, '\n'));
+    }
+    EXPECT_LT(lines, size_t{kFlips});
+}
+
 TEST_F(QtestServerTest, MissingSocketIsRefusedByName) {
     monitor::MonitorAddress address;
     address.kind = monitor::MonitorAddress::Kind::Unix;
     address.path = "/nonexistent/socket";
-    const auto server = QtestServer::start(address, "", *board_, board_->clock(), clock_);
+    const auto server = QtestServer::start(address, "", parts(), clock_);
     ASSERT_FALSE(server);
     EXPECT_NE(server.error().message().find("/nonexistent/socket"), std::string::npos);
 }

@@ -7,6 +7,7 @@
 
 #include "accel/qtest/base64.h"
 #include "accel/qtest/protocol.h"
+#include "util/try.h"
 
 namespace ferry::qtest {
 namespace {
@@ -38,11 +39,51 @@ class SmallMachine final : public Machine {
     unsigned last_port_length = 0;
 };
 
+// Two devices with four lines on either side, by their exact names.
+class SmallLines final : public InterruptLines {
+ public:
+    Result<std::string> resolve(std::string_view device, Side side) override {
+        if (device == "inputs" && side == Side::In) return std::string("/inputs");
+        if (device == "outputs" && side == Side::Out) return std::string("/outputs");
+        return make_error(ErrorKind::InvalidArgument, "No device '{}'", device);
+    }
+    util::Registration watch(const std::string&, Side, Observer watcher) override {
+        observer = std::move(watcher);
+        return util::Registration([this] { observer = nullptr; });
+    }
+    Result<> set_input(std::string_view device, unsigned number, bool level) override {
+        if (number > 3) return make_error(ErrorKind::InvalidArgument, "{}: no such input", device);
+        if (observer) observer(number, level);
+        return {};
+    }
+    Observer observer;
+};
+
+// Due every 100 ns, as long as it is wanted.
+class Ticks final : public VirtualTimer {
+ public:
+    explicit Ticks(const VirtualClock& clock) : clock_(clock) {}
+    std::optional<int64_t> deadline() override { return next; }
+    void time_passed() override {
+        if (!next || clock_.now() < *next) return;
+        seen.push_back(clock_.now());
+        next = *next + 100;
+    }
+    std::optional<int64_t> next;
+    std::vector<int64_t> seen;
+
+ private:
+    const VirtualClock& clock_;
+};
+
 class ProtocolTest : public ::testing::Test {
  protected:
     SmallMachine machine_;
     VirtualClock clock_;
-    Protocol protocol_{machine_, clock_};
+    SmallLines lines_;
+    std::string unasked_;
+    Protocol protocol_{{.machine = machine_, .clock = &clock_, .lines = &lines_},
+                       [this](std::string line) { unasked_ += line; }};
 };
 
 TEST_F(ProtocolTest, MalformedRequestsFail) {
@@ -77,7 +118,15 @@ TEST_F(ProtocolTest, MalformedRequestsFail) {
                                         "clock_set",
                                         "clock_step 0x8000000000000000",
                                         "endianness 1",
-                                        "irq_intercept_in ioapic",
+                                        "irq_intercept_in",
+                                        "irq_intercept_in nothing",
+                                        "irq_intercept_in inputs name",
+                                        "irq_intercept_out inputs",
+                                        "irq_intercept_out outputs name",
+                                        "set_irq_in inputs unnamed-gpio-in 0",
+                                        "set_irq_in inputs other 0 1",
+                                        "set_irq_in inputs unnamed-gpio-in 4 1",
+                                        "set_irq_in inputs unnamed-gpio-in 0x100000000 1",
                                         "a b c d e f g h i j"}) {
         EXPECT_TRUE(protocol_.handle(line).starts_with("FAIL ")) << line;
     }
@@ -126,6 +175,41 @@ TEST_F(ProtocolTest, ClockNeverGoesBackwards) {
     EXPECT_EQ(protocol_.handle("clock_set 99"), "FAIL 100\n");
     EXPECT_EQ(protocol_.handle("clock_set 0x7fffffffffffffff"), "OK 9223372036854775807\n");
     EXPECT_EQ(protocol_.handle("clock_step 1"), "FAIL 9223372036854775807\n");
+}
+
+TEST_F(ProtocolTest, ClockStopsAtTimersOnTheWay) {
+    Ticks ticks(clock_);
+    const auto registered = clock_.add_timer(ticks);
+    EXPECT_EQ(protocol_.handle("clock_step"), "OK 0\n");
+    ticks.next = 70;
+    EXPECT_EQ(protocol_.handle("clock_step"), "OK 70\n");
+    EXPECT_EQ(protocol_.handle("clock_step"), "OK 170\n");
+    EXPECT_EQ(protocol_.handle("clock_set 400"), "OK 400\n");
+    EXPECT_EQ(ticks.seen, (std::vector<int64_t>{70, 170, 270, 370}));
+    ticks.next.reset();
+    EXPECT_EQ(protocol_.handle("clock_step"), "OK 400\n");
+}
+
+TEST_F(ProtocolTest, LinesAreReportedUntilTheClientLeaves) {
+    EXPECT_EQ(protocol_.handle("irq_intercept_in inputs"), "OK\n");
+    EXPECT_EQ(protocol_.handle("irq_intercept_in inputs"), "OK\n");
+    EXPECT_EQ(protocol_.handle("irq_intercept_out outputs"),
+              "FAIL IRQ intercept already enabled\n");
+    EXPECT_EQ(protocol_.handle("set_irq_in inputs unnamed-gpio-in 2 1"), "OK\n");
+    EXPECT_EQ(protocol_.handle("set_irq_in inputs unnamed-gpio-in 3 0"), "OK\n");
+    EXPECT_EQ(unasked_, "IRQ raise 2\nIRQ lower 3\n");
+    protocol_.client_left();
+    EXPECT_FALSE(lines_.observer);
+    EXPECT_EQ(protocol_.handle("irq_intercept_out outputs"), "OK\n");
+}
+
+TEST(ProtocolParts, WithoutThemTheCommandsAreRefused) {
+    SmallMachine machine;
+    Protocol protocol({.machine = machine}, [](const std::string&) {});
+    EXPECT_EQ(protocol.handle("clock_step 1"), "FAIL Unknown command 'clock_step'\n");
+    EXPECT_EQ(protocol.handle("clock_set 1"), "FAIL Unknown command 'clock_set'\n");
+    EXPECT_TRUE(protocol.handle("irq_intercept_in inputs").starts_with("FAIL "));
+    EXPECT_TRUE(protocol.handle("set_irq_in inputs unnamed-gpio-in 0 1").starts_with("FAIL "));
 }
 
 TEST(Base64, AllLengthsOfTheLastGroupComeBack) {
