@@ -78,13 +78,18 @@ VfioKernelHost::VfioKernelHost(Kernel& kernel, const system::GuestMemory& memory
 VfioKernelHost::~VfioKernelHost() = default;
 
 DmaContainer* VfioKernelHost::container() const {
+    const std::lock_guard lock(mutex_);
     return container_.get();
 }
 
-Result<util::Registration> VfioKernelHost::hold_group(unsigned number) {
+Result<VfioKernelHost::Held> VfioKernelHost::hold_group(unsigned number) {
+    const std::lock_guard lock(mutex_);
+    const auto held_by_caller = [this, number](GroupInUse& in_use) {
+        return Held{util::Registration([this, number] { release_group(number); }), &in_use.group};
+    };
     if (const auto known = groups_.find(number); known != groups_.end()) {
         ++known->second->devices;
-        return util::Registration([this, number] { release_group(number); });
+        return held_by_caller(*known->second);
     }
     // What is new is kept only when everything has worked.
     std::unique_ptr<Type1Container> created;
@@ -98,11 +103,13 @@ Result<util::Registration> VfioKernelHost::hold_group(unsigned number) {
         MIG_CHECK(map_guest_memory(container, memory_));
         container_ = std::move(created);
     }
-    groups_.emplace(number, std::make_unique<GroupInUse>(std::move(group), 1));
-    return util::Registration([this, number] { release_group(number); });
+    const auto added =
+        groups_.emplace(number, std::make_unique<GroupInUse>(std::move(group), 1)).first;
+    return held_by_caller(*added->second);
 }
 
 void VfioKernelHost::release_group(unsigned number) {
+    const std::lock_guard lock(mutex_);
     const auto at = groups_.find(number);
     if (--at->second->devices > 0) return;
     groups_.erase(at);
@@ -113,11 +120,10 @@ void VfioKernelHost::release_group(unsigned number) {
 Result<std::unique_ptr<VfioDeviceIo>> VfioKernelHost::open_device(std::string_view host) {
     MIG_TRY(const std::string path, sysfs_path(host));
     MIG_TRY(const unsigned number, group_of(kernel_, path), "device {}", host);
-    MIG_TRY(util::Registration lease, hold_group(number), "device {}", host);
-    MIG_TRY(KernelFile device,
-            groups_.at(number)->group.open_device(std::string(last_component(path))), "device {}",
-            host);
-    return create_kernel_device_io(kernel_, std::move(device), std::move(lease));
+    MIG_TRY(Held held, hold_group(number), "device {}", host);
+    MIG_TRY(KernelFile device, held.group->open_device(std::string(last_component(path))),
+            "device {}", host);
+    return create_kernel_device_io(kernel_, std::move(device), std::move(held.lease));
 }
 
 }  // namespace ferry::vfio

@@ -18,15 +18,11 @@ constexpr std::string_view kP2PReason =
     "with several VFIO devices each must be able to pause its access to the others (VFIO migration "
     "P2P support), and at least one can't; unplug it before migrating";
 
-struct Findings {
-    MigCaps caps;
-    MigState state = MigState::Running;
-    bool dma_logging = false;
-};
+}  // namespace
 
-// On the worker.
-Result<Findings> examine(VfioDeviceIo& io, const std::string& label) {
-    Findings found;
+Result<VfioMigrationFindings> VfioDeviceMigration::examine(VfioDeviceIo& io,
+                                                           const std::string& label) {
+    VfioMigrationFindings found;
     auto caps = io.migration_caps();
     if (!caps &&
         (caps.error().kind() == ErrorKind::Unsupported || caps.error().errnum() == ENOTTY)) {
@@ -54,6 +50,8 @@ Result<Findings> examine(VfioDeviceIo& io, const std::string& label) {
     found.dma_logging = logging && *logging;
     return found;
 }
+
+namespace {
 
 // Stands for a device that can't migrate at all: a reason in the list, and nothing else.
 class BlockedDevice final : public VfioDeviceMigration {
@@ -126,6 +124,16 @@ Result<> judge_p2p(const VfioVm& vm) {
 Result<std::unique_ptr<VfioDeviceMigration>> VfioDeviceMigration::realize(
     VfioVm vm, VfioIdentity identity, VfioProperties properties, VfioDeviceIo& io,
     util::Worker& worker, VfioConfigState* config) {
+    const bool off = properties.enable_migration == OnOffAuto::Off;
+    auto found = off ? Result<VfioMigrationFindings>(VfioMigrationFindings{})
+                     : worker.run([&] { return examine(io, identity.label()); });
+    return realize(std::move(vm), std::move(identity), properties, io, worker, config,
+                   std::move(found));
+}
+
+Result<std::unique_ptr<VfioDeviceMigration>> VfioDeviceMigration::realize(
+    VfioVm vm, VfioIdentity identity, VfioProperties properties, VfioDeviceIo& io,
+    util::Worker& worker, VfioConfigState* config, Result<VfioMigrationFindings> found) {
     const OnOffAuto wanted = properties.enable_migration;
     if (wanted == OnOffAuto::Off) {
         return BlockedDevice::create(
@@ -133,7 +141,6 @@ Result<std::unique_ptr<VfioDeviceMigration>> VfioDeviceMigration::realize(
             fmt::format("device {}: migration is switched off for it (enable-migration=off)",
                         identity.label()));
     }
-    auto found = worker.run([&] { return examine(io, identity.label()); });
     if (!found) {
         if (wanted == OnOffAuto::On) return std::move(found).error();
         return BlockedDevice::create(vm, identity, found.error().message());

@@ -122,6 +122,14 @@ void PciFunction::drain_interrupts() {
     }
 }
 
+void PciFunction::deliver_what_waited() {
+    std::unique_lock lock(mutex_);
+    Outbox due = take_due(Delivery::Always);
+    if (intx_asserted_) due.pin = MsiSink::Level::High;
+    lock.unlock();
+    deliver(std::move(due));
+}
+
 void PciFunction::deliver(Outbox outbox) {
     for (const MsiMessage& message : outbox.messages) {
         setup_.sink.message(message.address, message.data);
@@ -130,9 +138,9 @@ void PciFunction::deliver(Outbox outbox) {
 }
 
 // The driver masked the pin when it fired and does not see the guest's end of interrupt. An access
-// to the device is taken for the guest's handler at work; if that was wrong, the pin fires again.
+// to the device that begins while the pin is high is taken for the guest's handler at work; if that
+// was wrong, the pin fires again.
 void PciFunction::end_of_intx() {
-    if (!intx_waits_for_access_.load(std::memory_order_acquire)) return;
     Outbox low;
     {
         const std::lock_guard lock(mutex_);

@@ -77,18 +77,17 @@ Result<std::shared_ptr<PciFunction>> PciFunction::create(Setup setup) {
     MIG_TRY(PciConfig::Hardware hardware,
             read_hardware(setup.io, infos, setup.sink.pin != nullptr));
     MIG_TRY(PciConfig config, PciConfig::create(std::move(hardware), setup.vendor_bytes));
-    std::shared_ptr<PciFunction> function(
+    return std::shared_ptr<PciFunction>(
         new PciFunction(std::move(setup), std::move(config), infos));
-    function->map_bars();
+}
+
+Result<> PciFunction::power_up() {
+    map_bars();
     {
-        const std::lock_guard lock(function->mutex_);
-        function->command_changed_ = true;  // the device's may be what another user left
+        const std::lock_guard lock(mutex_);
+        command_changed_ = true;  // the device's may be what another user left
     }
-    if (auto settled = function->settle(); !settled) {
-        function->disconnect();
-        return std::move(settled).error();
-    }
-    return function;
+    return settle();
 }
 
 PciFunction::PciFunction(Setup setup, PciConfig config, IrqWiring::Infos infos)
@@ -107,19 +106,17 @@ PciFunction::PciFunction(Setup setup, PciConfig config, IrqWiring::Infos infos)
                           [this](uint32_t index, uint32_t vector, const util::EventFd& fd) {
                               fired(index, vector, fd, Delivery::IfRunning);
                           });
+}
+
+void PciFunction::connect() {
     run_state_listener_ = setup_.runstate.on_event([this](system::RunStateEvent event) {
         switch (event) {
             case system::RunStateEvent::Stop: drain_interrupts(); break;
-            case system::RunStateEvent::Resume: {
-                std::unique_lock lock(mutex_);
-                Outbox due = take_due(Delivery::Always);
-                if (intx_asserted_) due.pin = MsiSink::Level::High;
-                lock.unlock();
-                deliver(std::move(due));
-                break;
-            }
+            case system::RunStateEvent::Resume: deliver_what_waited(); break;
         }
     });
+    // The VM may have started since the device was powered up.
+    if (system::is_live(setup_.runstate.state())) deliver_what_waited();
 }
 
 PciFunction::~PciFunction() = default;
@@ -248,12 +245,13 @@ Result<> PciFunction::bar_read(unsigned bar, uint64_t offset, MutBytes out) {
         const Stretch stretch = stretch_at(bar, offset);
         const MutBytes part = out.first(std::min<uint64_t>(out.size(), stretch.end - offset));
         if (stretch.owner == Owner::Device) {
+            const bool handler = handles_intx();
             auto read = setup_.io.region_read(bar, offset, part);
             if (!read) {
                 warn_once(Trouble::Bar, read.error());
                 return read;
             }
-            end_of_intx();
+            if (handler) end_of_intx();
         } else {
             const std::lock_guard lock(mutex_);
             const uint64_t at = offset - stretch.begin;
@@ -275,12 +273,13 @@ Result<> PciFunction::bar_write(unsigned bar, uint64_t offset, ConstBytes in) {
         const Stretch stretch = stretch_at(bar, offset);
         const ConstBytes part = in.first(std::min<uint64_t>(in.size(), stretch.end - offset));
         if (stretch.owner == Owner::Device) {
+            const bool handler = handles_intx();
             auto written = setup_.io.region_write(bar, offset, part);
             if (!written) {
                 warn_once(Trouble::Bar, written.error());
                 return written;
             }
-            end_of_intx();
+            if (handler) end_of_intx();
         } else if (stretch.owner == Owner::MsixTable) {
             std::unique_lock lock(mutex_);
             msix_->write_table(offset - stretch.begin, part);
@@ -303,9 +302,10 @@ Result<> PciFunction::power_on() {
         config_.power_on();
         if (msix_) msix_->clear();
         note_used_vectors();
-        if (std::exchange(intx_asserted_, false)) due.pin = MsiSink::Level::Low;
+        // The driver masked the pin when it fired, which no reset of the device undoes.
+        unmask_intx_ = std::exchange(intx_asserted_, false);
+        if (unmask_intx_) due.pin = MsiSink::Level::Low;
         intx_waits_for_access_ = false;
-        unmask_intx_ = false;
         hidden_ = false;
         command_changed_ = true;
     }

@@ -41,9 +41,13 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
         system::InterruptRoutes* routes = nullptr;  // as in VfioVm
         system::DeviceMemory* memory = nullptr;
     };
-    // Loop thread, calls the driver.
+    // In three steps. Reads the device; any thread, calls the driver.
     static Result<std::shared_ptr<PciFunction>> create(Setup setup);
-    ~PciFunction() override;  // after disconnect()
+    // Brings the device to what a guest finds at power-on; the same.
+    Result<> power_up();
+    // Loop thread: from now on the function follows the run state.
+    void connect();
+    ~PciFunction() override;  // after disconnect(), and on the loop thread without it
 
     // Called after each reset of the device by guest or machine. Set before the first access.
     void set_reset_listener(std::function<void()> listener) { was_reset_ = std::move(listener); }
@@ -56,6 +60,8 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     // happened; one by the machine has, as far as the VMM can do it.
     enum class ResetBy : uint8_t { Guest, Machine };
     Result<> reset(ResetBy who);
+
+    const std::array<uint64_t, kPciBars>& bar_bytes() const { return bar_bytes_; }
 
     std::string_view name() const override { return setup_.name; }
     uint32_t config_read(uint16_t offset, unsigned length) override;
@@ -98,6 +104,9 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
 
     Stretch stretch_at(unsigned bar, uint64_t offset) const;
     Result<> check_bar_access(unsigned bar, uint64_t offset, uint64_t bytes) const;
+    // Whether an access that begins now counts as the end of a pin's interrupt. One that is under
+    // way when the pin fires does not: it may be what made the device interrupt.
+    bool handles_intx() const { return intx_waits_for_access_.load(std::memory_order_acquire); }
     void end_of_intx();
 
     // With the lock held.
@@ -110,6 +119,7 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
 
     void fired(uint32_t index, uint32_t vector, const util::EventFd& fd, Delivery delivery);
     void drain_interrupts();
+    void deliver_what_waited();
     void deliver(Outbox outbox);
     // Brings COMMAND and the interrupts of the device to what the shadow says. One thread does it
     // at a time; others leave it to that one and go on.

@@ -2,6 +2,7 @@
 // Bringing a VFIO PCI device into the VM and out of it again.
 #include "hw/vfio/pci.h"
 
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -16,15 +17,22 @@ namespace {
 
 class PciDeviceImpl final : public VfioPciDevice {
  public:
-    PciDeviceImpl(VfioVm vm, VfioIdentity identity, std::unique_ptr<VfioDeviceIo> io)
-        : vm_(std::move(vm)), identity_(std::move(identity)), io_(std::move(io)) {}
+    // Takes the request's VM and identity.
+    static Result<std::unique_ptr<PciDeviceImpl>> create(Request& request) {
+        auto device = std::unique_ptr<PciDeviceImpl>(new PciDeviceImpl(
+            std::move(request.vm), std::move(request.identity), request.properties));
+        MIG_TRY(device->worker_, util::Worker::create("vfio/" + device->identity_.label()));
+        return device;
+    }
     ~PciDeviceImpl() override {
         leave_bus();
         leave_loop();
     }
 
-    Result<> set_up(pci::PciBus& bus, pci::PciAddress address, VfioProperties properties,
-                    MsiSink sink);
+    // Calls the driver; any thread.
+    Result<> examine(Open open, MsiSink sink);
+    // Loop thread; does not call the driver.
+    Result<> join(pci::PciBus& bus, pci::PciAddress address);
 
     // In this order, once. The first on any thread: waits for accesses of the guest, calls the
     // driver. The second on the loop's.
@@ -37,39 +45,57 @@ class PciDeviceImpl final : public VfioPciDevice {
     const VfioIdentity& identity() const override { return identity_; }
     VfioDeviceIo& io() override { return *io_; }
     pci::PciDevice& function() override { return *function_; }
+    std::array<uint64_t, 6> bar_bytes() const override { return function_->bar_bytes(); }
 
  private:
     enum class Stage : uint8_t { OnBus, OffBus, OffLoop };
 
+    PciDeviceImpl(VfioVm vm, VfioIdentity identity, VfioProperties properties)
+        : vm_(std::move(vm)), identity_(std::move(identity)), properties_(properties) {}
+
     const VfioVm vm_;
     const VfioIdentity identity_;
+    const VfioProperties properties_;
     Stage stage_ = Stage::OnBus;
     std::unique_ptr<VfioDeviceIo> io_;
     std::shared_ptr<PciFunction> function_;
     std::unique_ptr<util::Worker> worker_;  // its jobs use the function
+    std::optional<Result<VfioMigrationFindings>> findings_;
     std::unique_ptr<VfioDeviceMigration> migration_;
     util::Registration plugged_;
 };
 
-Result<> PciDeviceImpl::set_up(pci::PciBus& bus, pci::PciAddress address, VfioProperties properties,
-                               MsiSink sink) {
+Result<> PciDeviceImpl::examine(Open open, MsiSink sink) {
     const std::string& label = identity_.label();
+    {
+        const util::ActivityBoard::Entry entry(vm_.env.activity, label, "open");
+        MIG_TRY(io_, open());
+    }
     MIG_TRY(function_,
             PciFunction::create({.loop = vm_.loop,
                                  .env = vm_.env,
                                  .runstate = vm_.runstate,
                                  .io = *io_,
                                  .name = label,
-                                 .vendor_bytes = properties.skip_vsc_check
+                                 .vendor_bytes = properties_.skip_vsc_check
                                                      ? PciConfig::VendorBytes::Ignored
                                                      : PciConfig::VendorBytes::Compared,
                                  .sink = std::move(sink),
                                  .routes = vm_.interrupt_routes,
                                  .memory = vm_.device_memory}),
             "device {}", label);
-    MIG_TRY(worker_, util::Worker::create("vfio/" + label));
-    MIG_TRY(migration_, VfioDeviceMigration::realize(vm_, identity_, properties, *io_, *worker_,
-                                                     function_.get()));
+    MIG_CHECK(function_->power_up(), "device {}", label);
+    findings_ = properties_.enable_migration == OnOffAuto::Off
+                    ? VfioMigrationFindings{}
+                    : VfioDeviceMigration::examine(*io_, label);
+    return {};
+}
+
+Result<> PciDeviceImpl::join(pci::PciBus& bus, pci::PciAddress address) {
+    const std::string& label = identity_.label();
+    function_->connect();
+    MIG_TRY(migration_, VfioDeviceMigration::realize(vm_, identity_, properties_, *io_, *worker_,
+                                                     function_.get(), std::move(*findings_)));
     function_->set_reset_listener([this] { migration_->device_was_reset(); });
     MIG_TRY(plugged_, bus.plug(address, function_), "device {}", label);
     trace::vfio_pci_realize(vm_.env.trace, label, address.path());
@@ -110,10 +136,66 @@ void PciDeviceImpl::reset(system::Done done) {
 Result<std::unique_ptr<VfioPciDevice>> VfioPciDevice::realize(
     VfioVm vm, pci::PciBus& bus, pci::PciAddress address, VfioIdentity identity,
     VfioProperties properties, std::unique_ptr<VfioDeviceIo> io, MsiSink sink) {
-    auto device =
-        std::make_unique<PciDeviceImpl>(std::move(vm), std::move(identity), std::move(io));
-    MIG_CHECK(device->set_up(bus, address, properties, std::move(sink)));
+    return realize(
+        {.vm = std::move(vm),
+         .bus = bus,
+         .address = address,
+         .identity = std::move(identity),
+         .properties = properties,
+         .sink = std::move(sink),
+         .open = [io = std::move(io)]() mutable -> Result<std::unique_ptr<VfioDeviceIo>> {
+             return std::move(io);
+         }});
+}
+
+Result<std::unique_ptr<VfioPciDevice>> VfioPciDevice::realize(Request request) {
+    MIG_TRY(auto device, PciDeviceImpl::create(request));
+    MIG_CHECK(device->examine(std::move(request.open), std::move(request.sink)));
+    MIG_CHECK(device->join(request.bus, request.address));
     return std::unique_ptr<VfioPciDevice>(std::move(device));
+}
+
+namespace {
+
+// A device on its way into the VM.
+struct Arrival {
+    std::unique_ptr<PciDeviceImpl> device;
+    pci::PciBus& bus;
+    pci::PciAddress address;
+    VfioPciDevice::Admit admit;
+    VfioPciDevice::Realized done;
+
+    void join(Result<> admitted) {
+        Result<> joined = admitted ? device->join(bus, address) : std::move(admitted);
+        if (joined) return done(std::unique_ptr<VfioPciDevice>(std::move(device)));
+        VfioPciDevice::unrealize(std::move(device),
+                                 [done = std::move(done), why = std::move(joined).error()](
+                                     Result<>) mutable { done(std::move(why)); });
+    }
+};
+
+}  // namespace
+
+void VfioPciDevice::realize_async(Request request, Admit admit, Realized done) {
+    system::MainLoop& loop = request.vm.loop;
+    auto created = PciDeviceImpl::create(request);
+    if (!created) return done(std::move(created).error());
+    PciDeviceImpl& device = **created;
+    auto arrival = std::make_shared<Arrival>(std::move(*created), request.bus, request.address,
+                                             std::move(admit), std::move(done));
+    device.worker().post([&loop, &device, arrival = std::move(arrival),
+                          open = std::move(request.open),
+                          sink = std::move(request.sink)]() mutable {
+        Result<> examined = device.examine(std::move(open), std::move(sink));
+        // The last reference goes to the loop: this thread must not end what it runs on.
+        loop.post([arrival = std::move(arrival), examined = std::move(examined)]() mutable {
+            if (!examined) return arrival->join(std::move(examined));
+            auto admit_it = std::move(arrival->admit);
+            admit_it([arrival = std::move(arrival)](Result<> admitted) {
+                arrival->join(std::move(admitted));
+            });
+        });
+    });
 }
 
 // Three steps on three threads: off the bus on the device's own, out of the VM on the loop's, and

@@ -48,6 +48,11 @@ Result<DeviceOptions> options_from_arguments(const Json& arguments) {
     return options;
 }
 
+Result<> check_no_migration(Vm& vm) {
+    if (!vm.migration().in_progress()) return {};
+    return make_error(ErrorKind::InvalidState, "device_add not allowed while migrating");
+}
+
 Result<> check(Vm& vm, const Json& arguments) {
     const auto driver = arguments["driver"].get<std::string>();
     if (!check_device_type(driver)) {
@@ -61,16 +66,23 @@ Result<> check(Vm& vm, const Json& arguments) {
     if (arguments.contains("id") && !is_identifier(arguments["id"].get<std::string>())) {
         return make_error(ErrorKind::InvalidArgument, "Parameter 'id' expects an identifier");
     }
-    if (vm.migration().in_progress()) {
-        return make_error(ErrorKind::InvalidState, "device_add not allowed while migrating");
-    }
-    return {};
+    return check_no_migration(vm);
 }
 
-Result<> device_add(Vm& vm, const Json& arguments) {
-    MIG_CHECK(check(vm, arguments));
-    MIG_TRY(const DeviceOptions options, options_from_arguments(arguments));
-    return vm.devices().create(options, DeviceInfo::Plugged::Later);
+// The driver is called beside the VM's life; the device joins it between changes of the run state.
+void device_add(Vm& vm, const Json& arguments, Reply reply) {
+    if (auto good = check(vm, arguments); !good) return std::move(reply).fail(good.error());
+    const auto options = options_from_arguments(arguments);
+    if (!options) return std::move(reply).fail(options.error());
+    auto admit = [&vm](vfio::VfioPciDevice::Join join) {
+        vm.runstate().exclusively(
+            [&vm, join = std::move(join)](system::Done over) mutable {
+                join(check_no_migration(vm));
+                over({});
+            },
+            [](Result<>) {});
+    };
+    vm.devices().create_later(*options, std::move(admit), std::move(reply).as_done());
 }
 
 // On the worker: reading a function may mean to ask its driver.
@@ -95,14 +107,9 @@ void add_device_commands(monitor::CommandTable& table, Management& management) {
                .arguments = {{"driver", {JsonType::String}},
                              {"bus", {JsonType::String}, kOptional},
                              {"id", {JsonType::String}, kOptional}},
-               .handler =
-                   [&vm = management.vm()](const Invocation& call, Reply reply) {
-                       vm.runstate().exclusively(
-                           [&vm, arguments = call.arguments](system::Done done) {
-                               done(device_add(vm, arguments));
-                           },
-                           std::move(reply).as_done());
-                   },
+               .handler = [&vm = management.vm()](
+                              const Invocation& call,
+                              Reply reply) { device_add(vm, call.arguments, std::move(reply)); },
                .beyond = monitor::Beyond::Passed});
     table.add({.name = "query-pci",
                .arguments = {},

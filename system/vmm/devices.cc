@@ -10,7 +10,6 @@
 #include "hw/vfio/device-io-faulty.h"
 #include "hw/vfio/device-io-observed.h"
 #include "hw/vfio/device-io-soft.h"
-#include "hw/vfio/pci.h"
 #include "system/vmm/gathering.h"
 #include "util/try.h"
 
@@ -129,6 +128,13 @@ struct Devices::Device {
     std::shared_ptr<vfio::FaultControl> faults;  // null: nothing stands in between
     std::unique_ptr<vfio::VfioPciDevice> pci;
 
+    static Device* find(const std::vector<std::unique_ptr<Device>>& among, std::string_view id) {
+        for (const auto& device : among) {
+            if (!id.empty() && device->id == id) return device.get();
+        }
+        return nullptr;
+    }
+
     // Its destruction must not wait for what only a test would end.
     void let_go() {
         if (faults) faults->release();
@@ -136,9 +142,10 @@ struct Devices::Device {
     }
 };
 
-Devices::Devices(vfio::VfioVm vm, Board& board)
+Devices::Devices(vfio::VfioVm vm, Board& board, MachineType machine)
     : vm_(std::move(vm)),
       board_(board),
+      machine_(machine),
       kernel_host_(kernel_, board.memory()),
       soft_container_("soft") {}
 
@@ -147,10 +154,11 @@ Devices::~Devices() {
 }
 
 Devices::Device* Devices::find(std::string_view id) const {
-    for (const auto& device : devices_) {
-        if (!id.empty() && device->id == id) return device.get();
-    }
-    return nullptr;
+    return Device::find(devices_, id);
+}
+
+Devices::Device* Devices::find_arriving(std::string_view id) const {
+    return Device::find(arriving_, id);
 }
 
 Result<> Devices::set_multifd_transfer(std::string_view qom_path, vfio::OnOffAuto value) {
@@ -169,26 +177,25 @@ std::vector<const DeviceInfo*> Devices::all() const {
     return infos;
 }
 
-namespace {
+// A device that its options allow; no driver has been called for it.
+struct Devices::Plan {
+    std::unique_ptr<Device> device;
+    vfio::VfioPciDevice::Request request;
+};
 
-DeviceInfo describe(const DeviceOptions& options, vfio::VfioPciDevice& pci,
-                    pci::PciAddress address) {
-    DeviceInfo info;
-    info.driver = options.driver;
-    info.id = pci.identity().id;
-    info.qom_path = pci.identity().qom_path;
-    info.address = address;
-    info.given = SubOptions(options.properties).take_rest();
-    for (uint32_t bar = 0; bar < info.bar_bytes.size(); ++bar) {
-        const auto region = pci.io().region_info(bar);
-        if (region) info.bar_bytes[bar] = region->size;
+Result<pci::PciAddress> Devices::free_address() const {
+    uint8_t from = kFirstAutoSlot;
+    for (;;) {
+        MIG_TRY(const pci::PciAddress free, board_.bus()->first_free(from));
+        if (std::ranges::none_of(
+                arriving_, [free](const auto& device) { return device->info.address == free; })) {
+            return free;
+        }
+        from = static_cast<uint8_t>(free.device + 1);
     }
-    return info;
 }
 
-}  // namespace
-
-Result<> Devices::create(const DeviceOptions& options, DeviceInfo::Plugged plugged) {
+Result<Devices::Plan> Devices::plan(const DeviceOptions& options) {
     SubOptions properties = options.properties;
     const std::string context = properties.context();
     if (board_.bus() == nullptr) {
@@ -196,57 +203,97 @@ Result<> Devices::create(const DeviceOptions& options, DeviceInfo::Plugged plugg
                           context, options.driver);
     }
     auto device = std::make_unique<Device>();
+    DeviceInfo& info = device->info;
+    info.driver = options.driver;
+    info.given = SubOptions(properties).take_rest();
     device->id = properties.take("id").value_or("");
-    if (find(device->id) != nullptr) {
+    if (find(device->id) != nullptr || find_arriving(device->id) != nullptr) {
         return make_error(ErrorKind::InvalidArgument, "{}: Duplicate device ID '{}'", context,
                           device->id);
     }
-    pci::PciAddress address;
     if (const auto text = properties.take("addr")) {
-        MIG_TRY(address, pci::PciAddress::parse(*text), "{}: addr", context);
+        MIG_TRY(info.address, pci::PciAddress::parse(*text), "{}: addr", context);
     } else {
-        MIG_TRY(address, board_.bus()->first_free(kFirstAutoSlot), "{}", context);
+        MIG_TRY(info.address, free_address(), "{}", context);
     }
-    MIG_TRY(const auto vfio_properties, take_vfio_properties(properties));
-    MIG_TRY(const auto multifd_transfer,
+    MIG_TRY(info.properties, take_vfio_properties(properties));
+    MIG_TRY(info.multifd_transfer,
             take_on_off_auto(properties, "x-migration-multifd-transfer", vfio::OnOffAuto::Auto));
-    MIG_CHECK(check_multifd_transfer(multifd_transfer), "{}", context);
+    MIG_CHECK(check_multifd_transfer(info.multifd_transfer), "{}", context);
     properties.set_context(options.driver);  // what follows names the whole option itself
     if (const auto script = properties.take("x-fault")) {
         MIG_TRY(device->faults, vfio::FaultControl::parse(*script), "{}: x-fault", context);
     }
-    vfio::VfioIdentity identity{
-        .id = device->id,
-        .path = address.path(),
-        .qom_path = device->id.empty()
+    info.id = device->id;
+    info.qom_path = device->id.empty()
                         ? fmt::format("/machine/peripheral-anon/device[{}]", anonymous_++)
-                        : "/machine/peripheral/" + device->id};
-
-    auto opened = options.driver == kKernelDevice ? open_kernel(properties)
-                                                  : open_soft(*device, properties, identity);
-    if (!opened) return std::move(opened).error().context(context);
-    std::unique_ptr<vfio::VfioDeviceIo> io = std::move(*opened);
-    if (device->faults) {
-        io = std::make_unique<vfio::FaultyDeviceIo>(std::move(io), device->faults, vm_.env,
-                                                    identity.label());
-    }
-    io = std::make_unique<vfio::ObservedDeviceIo>(std::move(io), vm_.env, identity.label());
+                        : "/machine/peripheral/" + device->id;
+    vfio::VfioIdentity identity{
+        .id = info.id, .path = info.address.path(), .qom_path = info.qom_path};
+    const bool kernel = options.driver == kKernelDevice;
+    auto open = kernel ? plan_kernel(properties) : plan_soft(*device, properties, identity);
+    if (!open) return std::move(open).error().context(context);
+    auto wrapped = [open = std::move(*open), faults = device->faults, &env = vm_.env,
+                    label =
+                        identity.label()]() mutable -> Result<std::unique_ptr<vfio::VfioDeviceIo>> {
+        MIG_TRY(std::unique_ptr<vfio::VfioDeviceIo> io, open());
+        if (faults) {
+            io = std::make_unique<vfio::FaultyDeviceIo>(std::move(io), faults, env, label);
+        }
+        return std::make_unique<vfio::ObservedDeviceIo>(std::move(io), env, label);
+    };
     vfio::MsiSink sink{
         .message = [this](uint64_t at, uint32_t data) { board_.msi_write(at, data); },
-        .pin = nullptr};
-    auto realized = vfio::VfioPciDevice::realize(vm_, *board_.bus(), address, std::move(identity),
-                                                 vfio_properties, std::move(io), std::move(sink));
-    if (!realized) return std::move(realized).error().context(context);
-    device->pci = std::move(*realized);
-    device->info = describe(options, *device->pci, address);
-    device->info.properties = vfio_properties;
-    device->info.multifd_transfer = multifd_transfer;
-    device->info.plugged = plugged;
-    devices_.push_back(std::move(device));
-    return {};
+        .pin = wire_pins(info.qom_path, info.address)};
+    vfio::VfioPciDevice::Request request{.vm = vm_,
+                                         .bus = *board_.bus(),
+                                         .address = info.address,
+                                         .identity = std::move(identity),
+                                         .properties = info.properties,
+                                         .sink = std::move(sink),
+                                         .open = std::move(wrapped)};
+    return Plan{std::move(device), std::move(request)};
 }
 
-Result<std::unique_ptr<vfio::VfioDeviceIo>> Devices::open_kernel(SubOptions& properties) {
+Result<> Devices::create(const DeviceOptions& options) {
+    MIG_TRY(Plan planned, plan(options));
+    Device& device = *planned.device;
+    arriving_.push_back(std::move(planned.device));
+    Result<> result;
+    arrived(device, options.properties.context(),
+            vfio::VfioPciDevice::realize(std::move(planned.request)),
+            [&result](Result<> outcome) { result = std::move(outcome); });
+    return result;
+}
+
+void Devices::create_later(const DeviceOptions& options, vfio::VfioPciDevice::Admit admit,
+                           system::Done done) {
+    auto planned = plan(options);
+    if (!planned) return done(std::move(planned).error());
+    Device& device = *planned->device;
+    device.info.plugged = DeviceInfo::Plugged::Later;
+    arriving_.push_back(std::move(planned->device));
+    vfio::VfioPciDevice::realize_async(std::move(planned->request), std::move(admit),
+                                       [this, &device, context = options.properties.context(),
+                                        done = std::move(done)](auto realized) mutable {
+                                           arrived(device, context, std::move(realized),
+                                                   std::move(done));
+                                       });
+}
+
+void Devices::arrived(Device& device, const std::string& context,
+                      Result<std::unique_ptr<vfio::VfioPciDevice>> realized, system::Done done) {
+    const auto at = std::ranges::find(arriving_, &device, &std::unique_ptr<Device>::get);
+    std::unique_ptr<Device> owned = std::move(*at);
+    arriving_.erase(at);
+    if (!realized) return done(std::move(realized).error().context(context));
+    owned->pci = std::move(*realized);
+    owned->info.bar_bytes = owned->pci->bar_bytes();
+    devices_.push_back(std::move(owned));
+    done({});
+}
+
+Result<Devices::Open> Devices::plan_kernel(SubOptions& properties) {
     const auto host = properties.take("host");
     const auto sysfsdev = properties.take("sysfsdev");
     if (host.has_value() == sysfsdev.has_value()) {
@@ -254,12 +301,12 @@ Result<std::unique_ptr<vfio::VfioDeviceIo>> Devices::open_kernel(SubOptions& pro
     }
     // Nothing is opened for a command line that is wrong anyway.
     MIG_CHECK(properties.finish());
-    return kernel_host_.open_device(host ? *host : *sysfsdev);
+    return Open(
+        [this, place = host ? *host : *sysfsdev] { return kernel_host_.open_device(place); });
 }
 
-Result<std::unique_ptr<vfio::VfioDeviceIo>> Devices::open_soft(Device& device,
-                                                               SubOptions& properties,
-                                                               const vfio::VfioIdentity& identity) {
+Result<Devices::Open> Devices::plan_soft(Device& device, SubOptions& properties,
+                                         const vfio::VfioIdentity& identity) {
     std::vector<std::pair<std::string, std::string>> pairs;
     for (SubOptions::Pair& pair : properties.take_rest()) {
         pairs.emplace_back(std::move(pair.key), std::move(pair.value));
@@ -275,8 +322,25 @@ Result<std::unique_ptr<vfio::VfioDeviceIo>> Devices::open_soft(Device& device,
     }
     MIG_TRY(auto model, hw::TestDevice::create(std::move(config), vm_.env, identity.label()));
     device.model = model.get();
-    return std::make_unique<vfio::SoftDeviceIo>(std::move(model), soft_container_, vm_.env,
-                                                identity.label());
+    return Open(
+        [this, model = std::move(model),
+         label = identity.label()]() mutable -> Result<std::unique_ptr<vfio::VfioDeviceIo>> {
+            return std::make_unique<vfio::SoftDeviceIo>(std::move(model), soft_container_, vm_.env,
+                                                        label);
+        });
+}
+
+std::function<void(unsigned, vfio::MsiSink::Level)> Devices::wire_pins(const std::string& qom_path,
+                                                                       pci::PciAddress address) {
+    constexpr unsigned kPins = 4;
+    std::vector<isa::IrqLine> pins;
+    for (unsigned pin = 1; pin <= kPins; ++pin) {
+        pins.push_back(
+            board_.lines().connect(qom_path, pin - 1, pci_interrupt_line(machine_, address, pin)));
+    }
+    return [pins = std::move(pins)](unsigned pin, vfio::MsiSink::Level level) {
+        pins.at(pin - 1)(level == vfio::MsiSink::Level::High);
+    };
 }
 
 void Devices::reset(system::Done done) {
@@ -305,7 +369,8 @@ void Devices::remove(std::string_view id, system::Done done) {
 }
 
 Result<> Devices::set_faults(std::string_view id, std::string_view script) {
-    Device* const device = find(id);
+    Device* device = find(id);
+    if (device == nullptr) device = find_arriving(id);
     if (device == nullptr) {
         return make_error(ErrorKind::InvalidArgument, "Device '{}' not found", id);
     }

@@ -12,6 +12,7 @@
 #include "hw/vfio/container-legacy.h"
 #include "hw/vfio/container-soft.h"
 #include "hw/vfio/kernel.h"
+#include "hw/vfio/pci.h"
 #include "hw/vfio/vfio-device.h"
 #include "system/runstate.h"
 #include "system/vmm/board.h"
@@ -43,15 +44,17 @@ Result<vfio::OnOffAuto> on_off_auto_from_text(std::string_view text);
 class Devices {
  public:
     // All outlive the devices.
-    Devices(vfio::VfioVm vm, Board& board);
+    Devices(vfio::VfioVm vm, Board& board, MachineType machine);
     ~Devices();
     Devices(const Devices&) = delete;
     Devices& operator=(const Devices&) = delete;
 
-    // Calls drivers: before the loop runs, or when it can wait. The new device is the last of
-    // all().
-    Result<> create(const DeviceOptions& options,
-                    DeviceInfo::Plugged plugged = DeviceInfo::Plugged::AtStart);
+    // Calls drivers: before the loop runs. The new device is the last of all().
+    Result<> create(const DeviceOptions& options);
+    // The same while the VM may run. Drivers are called on the device's own thread; `admit` then
+    // says when, and whether, the device joins the VM. `done` on the loop thread.
+    void create_later(const DeviceOptions& options, vfio::VfioPciDevice::Admit admit,
+                      system::Done done);
     std::vector<const DeviceInfo*> all() const;
     // x-migration-multifd-transfer of the device at this path of the object tree.
     Result<> set_multifd_transfer(std::string_view qom_path, vfio::OnOffAuto value);
@@ -61,28 +64,42 @@ class Devices {
     // happens elsewhere; `done` on the loop thread.
     void remove(std::string_view id, system::Done done);
 
-    // A removal is under way: this object must stay.
-    bool busy() const { return removing_ > 0; }
+    // A device is on its way into the VM or out of it: this object must stay.
+    bool busy() const { return removing_ > 0 || !arriving_.empty(); }
 
     // Adds to the faults of a device; "release" lets go what a script holds up.
     Result<> set_faults(std::string_view id, std::string_view script);
 
  private:
     struct Device;
+    struct Plan;
+    using Open = vfio::VfioPciDevice::Open;
     Device* find(std::string_view id) const;
-    Result<std::unique_ptr<vfio::VfioDeviceIo>> open_kernel(SubOptions& properties);
-    Result<std::unique_ptr<vfio::VfioDeviceIo>> open_soft(Device& device, SubOptions& properties,
-                                                          const vfio::VfioIdentity& identity);
+    Device* find_arriving(std::string_view id) const;
+    // What can be said without calling a driver.
+    Result<Plan> plan(const DeviceOptions& options);
+    Result<pci::PciAddress> free_address() const;
+    Result<Open> plan_kernel(SubOptions& properties);
+    Result<Open> plan_soft(Device& device, SubOptions& properties,
+                           const vfio::VfioIdentity& identity);
+    void arrived(Device& device, const std::string& context,
+                 Result<std::unique_ptr<vfio::VfioPciDevice>> realized, system::Done done);
+
+    // The wires of a function's pins to the machine's interrupt lines.
+    std::function<void(unsigned, vfio::MsiSink::Level)> wire_pins(const std::string& qom_path,
+                                                                  pci::PciAddress address);
 
     vfio::VfioVm vm_;
     Board& board_;
+    const MachineType machine_;
     vfio::SyscallKernel kernel_;
     vfio::VfioKernelHost kernel_host_;
     vfio::SoftContainer soft_container_;
     bool soft_mapped_ = false;  // guest memory, into soft_container_
     size_t removing_ = 0;
     std::vector<std::unique_ptr<Device>> devices_;
-    unsigned anonymous_ = 0;  // devices without id so far
+    std::vector<std::unique_ptr<Device>> arriving_;  // not of the VM yet; they hold id and address
+    unsigned anonymous_ = 0;                         // devices without id so far
 };
 
 }  // namespace ferry::vmm

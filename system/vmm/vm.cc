@@ -235,7 +235,7 @@ Result<> Vm::create_devices() {
         vm.interrupt_routes = kvm_machine_->routes();
         vm.device_memory = &kvm_machine_->device_memory();
     }
-    devices_.emplace(std::move(vm), *board_);
+    devices_.emplace(std::move(vm), *board_, options_.machine);
     for (const DeviceOptions& device : options_.devices) MIG_CHECK(devices_->create(device));
     return {};
 }

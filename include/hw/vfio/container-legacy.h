@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string_view>
 
 #include "hw/vfio/container.h"
@@ -17,7 +18,8 @@ namespace ferry::vfio {
 class Type1Container;
 class VfioGroup;
 
-// The thread that realizes devices. The container is there from the first device to the last.
+// Any thread; calls that open or close groups wait for each other. The container is there from the
+// first device to the last.
 class VfioKernelHost {
  public:
     // Both outlive the host, and it outlives the devices that it opened.
@@ -34,12 +36,17 @@ class VfioKernelHost {
 
  private:
     struct GroupInUse;
+    struct Held {
+        util::Registration lease;
+        VfioGroup* group;  // while the lease is held
+    };
     // The hold on a group that a device has; the first opens it, the last closes it.
-    Result<util::Registration> hold_group(unsigned number);
+    Result<Held> hold_group(unsigned number);
     void release_group(unsigned number);
 
     Kernel& kernel_;
     const system::GuestMemory& memory_;
+    mutable std::mutex mutex_;  // all below
     std::unique_ptr<Type1Container> container_;
     std::map<unsigned, std::unique_ptr<GroupInUse>> groups_;  // goes before the container
 };

@@ -3,6 +3,7 @@
 // migration. See docs/devel/pci.rst.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -28,12 +29,30 @@ struct MsiSink {
 // Main loop thread, unless a method says otherwise.
 class VfioPciDevice {
  public:
-    // Reads the device, makes it migratable, plugs it. Calls the driver: before the VM runs, or
-    // when the caller can wait. `vm`, `bus` and what `sink` refers to outlive the device; `io`
-    // belongs to it.
+    // `vm`, `bus` and what `sink` refers to outlive the device; what `open` returns belongs to it.
+    using Open = std::move_only_function<Result<std::unique_ptr<VfioDeviceIo>>()>;
+    struct Request {
+        VfioVm vm;
+        pci::PciBus& bus;
+        pci::PciAddress address;
+        VfioIdentity identity;
+        VfioProperties properties;
+        MsiSink sink;
+        Open open;
+    };
+    // Opens the device, reads it, makes it migratable, plugs it. Calls the driver: before the VM
+    // runs, or when the caller can wait.
+    static Result<std::unique_ptr<VfioPciDevice>> realize(Request request);
     static Result<std::unique_ptr<VfioPciDevice>> realize(
         VfioVm vm, pci::PciBus& bus, pci::PciAddress address, VfioIdentity identity,
         VfioProperties properties, std::unique_ptr<VfioDeviceIo> io, MsiSink sink);
+    // The same without waiting: the driver is called on the device's own thread. Then, on the loop
+    // thread, `admit` says when the device may join the VM by calling what it gets, or refuses.
+    // `done` on the loop thread; a device that is not wanted has been closed by then.
+    using Join = std::move_only_function<void(Result<> admitted)>;
+    using Admit = std::move_only_function<void(Join join)>;
+    using Realized = std::move_only_function<void(Result<std::unique_ptr<VfioPciDevice>>)>;
+    static void realize_async(Request request, Admit admit, Realized done);
     // Unplugs and closes. Waits for guest accesses, for the device's thread and for the driver.
     virtual ~VfioPciDevice() = default;
     // The same without waiting; `done` on the loop thread.
@@ -47,6 +66,8 @@ class VfioPciDevice {
     virtual const VfioIdentity& identity() const = 0;
     virtual VfioDeviceIo& io() = 0;  // any thread
     virtual pci::PciDevice& function() = 0;
+    // Sizes of its BARs; 0: there is no such BAR. Does not call the driver.
+    virtual std::array<uint64_t, 6> bar_bytes() const = 0;
 };
 
 }  // namespace ferry::vfio

@@ -76,6 +76,13 @@ struct VfioIdentity {
     const std::string& label() const { return id.empty() ? path : id; }
 };
 
+// What a device's driver says of its migration.
+struct VfioMigrationFindings {
+    MigCaps caps;
+    MigState state = MigState::Running;
+    bool dma_logging = false;
+};
+
 // Decides whether and how the device migrates (docs/devel/vfio-migration.rst, "probe"), registers
 // its handlers or a blocker. Main loop thread, but may call the driver: realize-time only.
 // With enable-migration=on each reason to block is an Error instead.
@@ -86,6 +93,12 @@ class VfioDeviceMigration {
                                                                 VfioDeviceIo& io,
                                                                 util::Worker& worker,
                                                                 VfioConfigState* config);
+    // The same in two steps, for a loop that must not wait: the driver is asked on any thread, what
+    // it said (an Error, too, that only this device minds) is judged on the loop's, without driver.
+    static Result<VfioMigrationFindings> examine(VfioDeviceIo& io, const std::string& label);
+    static Result<std::unique_ptr<VfioDeviceMigration>> realize(
+        VfioVm vm, VfioIdentity identity, VfioProperties properties, VfioDeviceIo& io,
+        util::Worker& worker, VfioConfigState* config, Result<VfioMigrationFindings> found);
     // Unregisters, re-judges the other devices, and waits until the worker is through with it.
     virtual ~VfioDeviceMigration() = default;
     // The guest or the machine reset the device behind migration's back. Any thread; doesn't wait.

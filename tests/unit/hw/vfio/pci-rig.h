@@ -84,6 +84,12 @@ class PciFunctionTest : public testing::Test {
                                              .sink = std::move(sink),
                                              .routes = routes_,
                                              .memory = device_memory_});
+            if (!out) return;
+            if (auto up = (*out)->power_up(); !up) {
+                out = std::move(up).error();
+                return;
+            }
+            (*out)->connect();
         });
         return out;
     }
