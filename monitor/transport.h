@@ -11,6 +11,7 @@
 
 #include "system/main-loop.h"
 #include "util/bytes.h"
+#include "util/char-address.h"
 #include "util/result.h"
 #include "util/unique-fd.h"
 
@@ -56,20 +57,9 @@ Result<std::unique_ptr<MonitorTransport>> make_listening_transport(system::MainL
 // Descriptors 0 and 1. The process must ignore SIGPIPE.
 Result<std::unique_ptr<MonitorTransport>> make_stdio_transport(system::MainLoop& loop);
 
-struct MonitorAddress {
-    enum class Kind : uint8_t { Stdio, Unix, Tcp } kind = Kind::Stdio;
-    enum class Side : uint8_t { Connect, Listen } side = Side::Connect;
-    enum class Wait : uint8_t { No, ForClient } wait = Wait::No;
-    std::string path;        // Unix
-    std::string host, port;  // Tcp; an empty host is any address or localhost
-};
-// "stdio", "unix:PATH[,server=on][,wait=off]", "tcp:HOST:PORT[,server=on][,wait=off]"; ",,"
-// stands for a comma.
-Result<MonitorAddress> parse_monitor_address(std::string_view text);
-// A client's socket; may block. InvalidArgument for stdio.
-Result<UniqueFd> connect_monitor(const MonitorAddress& address);
+// Unsupported for what a monitor can't be at: Null and File.
 // May block (name resolution, connect, Wait::ForClient): before the loop runs.
 Result<std::unique_ptr<MonitorTransport>> open_monitor_transport(system::MainLoop& loop,
-                                                                 const MonitorAddress& address);
+                                                                 const util::CharAddress& address);
 
 }  // namespace ferry::monitor

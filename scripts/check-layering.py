@@ -20,7 +20,7 @@ RULE = "util <- system <- accel, migration <- hw <- monitor <- executables"
 RANKS = {"util": 0, "system": 1, "accel": 2, "migration": 2, "hw": 3, "monitor": 4}
 EXECUTABLE_RANK = 5
 EXECUTABLES = ("system/vmm", "tools", "examples")
-PROGRAM_PARTS = ("accel", "hw/char", "hw/nvme", "monitor")
+PROGRAM_PARTS = ("accel", "hw/nvme", "monitor")
 SUFFIXES = {".h", ".cc"}
 INCLUDE = re.compile(r'\s*#\s*include\s*["<]([^">]+)[">]')
 

@@ -19,9 +19,9 @@ class NullBackend final : public CharBackend {
 }  // namespace
 
 Result<std::unique_ptr<CharBackend>> CharBackend::open(const std::string& name,
-                                                       const CharAddress& address,
+                                                       const util::CharAddress& address,
                                                        util::Logger* log) {
-    if (address.kind == CharAddress::Kind::Null) return std::make_unique<NullBackend>();
+    if (address.kind == util::CharAddress::Kind::Null) return std::make_unique<NullBackend>();
     MIG_TRY(CharEndpoint endpoint, open_endpoint(address), "{}", name);
     return CharThread::create(name, std::move(endpoint), log);
 }

@@ -2,25 +2,18 @@
 #include "hw/char/char-endpoint.h"
 
 #include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <memory>
 
 #include "util/syscall.h"
 #include "util/try.h"
 
 namespace ferry::chardev {
+
+using util::CharAddress;
 
 namespace {
 
@@ -29,12 +22,13 @@ namespace {
 Result<CharEndpoint> open_output_file(const CharAddress& address) {
     constexpr mode_t kMode = 0666;  // what the umask leaves of it
     CharEndpoint endpoint;
-    endpoint.name = "file:" + address.path;
+    endpoint.name = to_string(address);
+    const int existing = address.existing == CharAddress::Existing::Kept ? O_APPEND : O_TRUNC;
     // Non-blocking, so that a named pipe that nobody reads is an error and does not hang.
-    MIG_TRY(
-        endpoint.output,
-        util::open_file(address.path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, kMode),
-        "{}", endpoint.name);
+    MIG_TRY(endpoint.output,
+            util::open_file(address.path, O_WRONLY | O_CREAT | existing | O_CLOEXEC | O_NONBLOCK,
+                            kMode),
+            "{}", endpoint.name);
     return endpoint;
 }
 
@@ -69,87 +63,6 @@ Result<> make_raw(BorrowedFd terminal, CharEndpoint& endpoint) {
 
 // ---- sockets
 
-// The generic form that the socket calls want.
-const sockaddr* as_sockaddr(const sockaddr_un& address) {
-    return reinterpret_cast<const sockaddr*>(
-        &address);  // NOLINT(cppcoreguidelines-pro-type-reinterpret-cast): the C API's own idiom
-}
-
-Result<UniqueFd> open_socket(int family, int protocol) {
-    MIG_TRY(const int fd,
-            util::check_call(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, protocol), "socket"));
-    return UniqueFd(fd);
-}
-
-Result<> set_option(BorrowedFd socket, int level, int option) {
-    const int on = 1;
-    MIG_CHECK(
-        util::check_call(::setsockopt(socket.raw(), level, option, &on, sizeof on), "setsockopt"));
-    return {};
-}
-
-Result<> bind_or_connect(BorrowedFd socket, const sockaddr* place, socklen_t length,
-                         CharAddress::Side side) {
-    if (side == CharAddress::Side::Connect) {
-        MIG_CHECK(util::check_call(::connect(socket.raw(), place, length), "connect"));
-        return {};
-    }
-    constexpr int kBacklog = 1;
-    MIG_CHECK(util::check_call(::bind(socket.raw(), place, length), "bind"));
-    MIG_CHECK(util::check_call(::listen(socket.raw(), kBacklog), "listen"));
-    return {};
-}
-
-// What an earlier process left behind, but nothing else that has the name.
-void remove_socket(const std::string& path) {
-    struct stat info{};
-    if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) ::unlink(path.c_str());
-}
-
-Result<UniqueFd> open_unix(const CharAddress& address, CharEndpoint& endpoint) {
-    sockaddr_un place{};
-    place.sun_family = AF_UNIX;
-    if (address.path.size() >= sizeof place.sun_path) {
-        return make_error(ErrorKind::InvalidArgument, "the path is longer than {} bytes",
-                          sizeof place.sun_path - 1);
-    }
-    std::ranges::copy(address.path, place.sun_path);
-    const bool listens = address.side == CharAddress::Side::Listen;
-    if (listens) remove_socket(address.path);
-    MIG_TRY(UniqueFd socket, open_socket(AF_UNIX, 0));
-    MIG_CHECK(bind_or_connect(socket.borrow(), as_sockaddr(place), sizeof place, address.side));
-    if (listens) endpoint.undo.emplace_back([path = address.path] { ::unlink(path.c_str()); });
-    return socket;
-}
-
-Result<UniqueFd> open_tcp_at(const addrinfo& place, CharAddress::Side side) {
-    MIG_TRY(UniqueFd socket, open_socket(place.ai_family, place.ai_protocol));
-    if (side == CharAddress::Side::Listen) {
-        MIG_CHECK(set_option(socket.borrow(), SOL_SOCKET, SO_REUSEADDR));
-    }
-    MIG_CHECK(bind_or_connect(socket.borrow(), place.ai_addr, place.ai_addrlen, side));
-    MIG_CHECK(set_option(socket.borrow(), IPPROTO_TCP, TCP_NODELAY));
-    return socket;
-}
-
-Result<UniqueFd> open_tcp(const CharAddress& address) {
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = address.side == CharAddress::Side::Listen ? AI_PASSIVE : 0;
-    addrinfo* list = nullptr;
-    const char* host = address.host.empty() ? nullptr : address.host.c_str();
-    const int failed = ::getaddrinfo(host, address.port.c_str(), &hints, &list);
-    if (failed != 0) {
-        return make_error(ErrorKind::InvalidArgument, "{}", ::gai_strerror(failed));
-    }
-    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
-    Result<UniqueFd> opened = make_error(ErrorKind::InvalidArgument, "no address");
-    for (const addrinfo* entry = list; entry != nullptr && !opened; entry = entry->ai_next) {
-        opened = open_tcp_at(*entry, address.side);
-    }
-    return opened;
-}
-
 Result<> use_socket(CharEndpoint& endpoint, UniqueFd socket) {
     MIG_CHECK(util::set_nonblocking(socket.borrow()));
     MIG_TRY(endpoint.output, util::duplicate(socket.borrow()));
@@ -158,23 +71,29 @@ Result<> use_socket(CharEndpoint& endpoint, UniqueFd socket) {
 }
 
 Result<CharEndpoint> open_stream_socket(const CharAddress& address) {
-    const bool is_unix = address.kind == CharAddress::Kind::Unix;
-    CharEndpoint endpoint{.kind = CharEndpoint::Kind::Socket};
-    endpoint.name =
-        is_unix ? "unix:" + address.path : fmt::format("tcp:{}:{}", address.host, address.port);
-    MIG_TRY(UniqueFd socket, is_unix ? open_unix(address, endpoint) : open_tcp(address), "{}",
-            endpoint.name);
+    CharEndpoint endpoint{.kind = CharEndpoint::Kind::Socket, .name = to_string(address)};
+    MIG_TRY(UniqueFd socket, util::open_char_socket(address));
     if (address.side == CharAddress::Side::Connect) {
         MIG_CHECK(use_socket(endpoint, std::move(socket)), "{}", endpoint.name);
         return endpoint;
     }
+    if (address.kind == CharAddress::Kind::Unix) {
+        endpoint.undo.emplace_back([path = address.path] { ::unlink(path.c_str()); });
+    }
     MIG_CHECK(util::set_nonblocking(socket.borrow()), "{}", endpoint.name);
     endpoint.listener = std::move(socket);
     if (address.wait == CharAddress::Wait::ForClient) {
-        pollfd waiting{endpoint.listener.raw(), POLLIN, 0};
-        MIG_CHECK(util::poll_fds(&waiting, 1, -1), "{}: waiting for a client", endpoint.name);
+        MIG_CHECK(util::wait_for_char_client(endpoint.listener.borrow()),
+                  "{}: waiting for a client", endpoint.name);
         MIG_CHECK(accept_client(endpoint));
     }
+    return endpoint;
+}
+
+// One that is connected already; nobody else will come.
+Result<CharEndpoint> use_inherited(const CharAddress& address) {
+    CharEndpoint endpoint{.kind = CharEndpoint::Kind::Socket, .name = to_string(address)};
+    MIG_CHECK(use_socket(endpoint, UniqueFd(address.fd)), "{}", endpoint.name);
     return endpoint;
 }
 
@@ -213,6 +132,7 @@ Result<CharEndpoint> open_endpoint(const CharAddress& address) {
             return open_terminal(BorrowedFd(STDIN_FILENO), BorrowedFd(STDOUT_FILENO));
         case CharAddress::Kind::Unix:
         case CharAddress::Kind::Tcp: return open_stream_socket(address);
+        case CharAddress::Kind::Fd: return use_inherited(address);
     }
     std::unreachable();
 }

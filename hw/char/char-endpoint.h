@@ -24,7 +24,7 @@ struct CharEndpoint {
 };
 
 // May block: see CharBackend::open.
-Result<CharEndpoint> open_endpoint(const CharAddress& address);
+Result<CharEndpoint> open_endpoint(const util::CharAddress& address);
 // Descriptors that other processes share: flags and terminal mode are as before at the end.
 Result<CharEndpoint> open_terminal(BorrowedFd input, BorrowedFd output);
 // The next client, both directions of it; nothing when nobody is there after all.

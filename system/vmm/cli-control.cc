@@ -10,47 +10,71 @@ namespace ferry::vmm {
 
 namespace {
 
+using util::CharAddress;
+
+// "chardev:ID", or the address itself.
 Result<CharAddress> char_address(Draft& draft, std::string_view option, const std::string& text) {
     constexpr std::string_view kChardev = "chardev:";
-    if (text == "none" || text == "null") return CharAddress(NullDevice());
-    if (text.starts_with(kChardev)) {
-        const auto id = std::string_view(text).substr(kChardev.size());
-        const auto found = std::ranges::find(draft.chardevs, id, &ChardevOptions::id);
-        if (found == draft.chardevs.end()) {
-            return make_error(ErrorKind::InvalidArgument, "-{} {}: chardev '{}' not found", option,
-                              text, id);
-        }
-        return found->address;
+    if (!text.starts_with(kChardev)) {
+        MIG_TRY(auto address, util::parse_char_address(text == "none" ? "null" : text), "-{}",
+                option);
+        return address;
     }
-    MIG_TRY(auto address, monitor::parse_monitor_address(text), "-{} {}", option, text);
-    return CharAddress(std::move(address));
+    const auto id = std::string_view(text).substr(kChardev.size());
+    const auto found = std::ranges::find(draft.chardevs, id, &ChardevOptions::id);
+    if (found == draft.chardevs.end()) {
+        return make_error(ErrorKind::InvalidArgument, "-{} {}: chardev '{}' not found", option,
+                          text, id);
+    }
+    return found->address;
 }
 
 Result<CharAddress> socket_address(SubOptions& options) {
+    using Kind = CharAddress::Kind;
     MIG_TRY(const auto fd, options.take_number("fd"));
     if (fd) {
         if (*fd > INT32_MAX) {
             return make_error(ErrorKind::InvalidArgument, "{}: bad fd", options.context());
         }
-        return CharAddress(InheritedFd{static_cast<int>(*fd)});
+        return CharAddress{.kind = Kind::Fd, .fd = static_cast<int>(*fd)};
     }
-    using monitor::MonitorAddress;
-    MonitorAddress address;
+    CharAddress address{.kind = Kind::Unix};
     if (auto path = options.take("path")) {
-        address.kind = MonitorAddress::Kind::Unix;
         address.path = std::move(*path);
     } else {
-        address.kind = MonitorAddress::Kind::Tcp;
+        address.kind = Kind::Tcp;
         address.host = options.take("host").value_or("");
         MIG_TRY(address.port, options.take_required("port"));
     }
     MIG_TRY(const auto server, options.take_switch("server"));
     MIG_TRY(const auto wait, options.take_switch("wait"));
+    MIG_TRY([[maybe_unused]] const auto no_delay, options.take_switch("nodelay"));
     if (server == Switch::On) {
-        address.side = MonitorAddress::Side::Listen;
-        if (wait != Switch::Off) address.wait = MonitorAddress::Wait::ForClient;
+        address.side = CharAddress::Side::Listen;
+        if (wait != Switch::Off) address.wait = CharAddress::Wait::ForClient;
+    } else if (wait != Switch::Unset) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "{}: 'wait' option is incompatible with socket in client connect mode",
+                          options.context());
     }
-    return CharAddress(std::move(address));
+    return address;
+}
+
+Result<CharAddress> file_address(SubOptions& options) {
+    CharAddress address{.kind = CharAddress::Kind::File};
+    MIG_TRY(address.path, options.take_required("path"));
+    MIG_TRY(const auto append, options.take_switch("append"));
+    if (append == Switch::On) address.existing = CharAddress::Existing::Kept;
+    return address;
+}
+
+// On a terminal, keys that send signals go to this process, as with signal=on.
+Result<CharAddress> stdio_address(SubOptions& options) {
+    MIG_TRY(const auto signal, options.take_switch("signal"));
+    if (signal == Switch::Off) {
+        return make_error(ErrorKind::Unsupported, "{}: signal=off is not there", options.context());
+    }
+    return CharAddress{.kind = CharAddress::Kind::Stdio};
 }
 
 Result<> chardev(Draft& draft, const std::string& value) {
@@ -64,11 +88,13 @@ Result<> chardev(Draft& draft, const std::string& value) {
     }
     if (backend == "socket") {
         MIG_TRY(result.address, socket_address(options));
+    } else if (backend == "file") {
+        MIG_TRY(result.address, file_address(options));
     } else if (backend == "stdio") {
-        result.address = monitor::MonitorAddress();
+        MIG_TRY(result.address, stdio_address(options));
     } else if (backend != "null") {
         return make_error(ErrorKind::Unsupported,
-                          "{}: backend '{}' is not there; only socket, stdio and null",
+                          "{}: backend '{}' is not there; only socket, file, stdio and null",
                           options.context(), backend);
     }
     MIG_CHECK(options.finish());
@@ -79,7 +105,11 @@ Result<> chardev(Draft& draft, const std::string& value) {
 Result<> add_monitor(Draft& draft, std::string_view option, const std::string& value,
                      MonitorOptions::Mode mode, monitor::Layout layout) {
     MIG_TRY(auto address, char_address(draft, option, value));
-    if (!std::holds_alternative<NullDevice>(address)) {
+    if (address.kind == CharAddress::Kind::File) {
+        return make_error(ErrorKind::Unsupported,
+                          "-{} {}: a file takes no input; a monitor needs it", option, value);
+    }
+    if (address.kind != CharAddress::Kind::Null) {
         draft.options.monitors.push_back({mode, layout, std::move(address)});
     }
     return {};
@@ -135,32 +165,6 @@ Result<> trace_points(Draft& draft, const std::string& value) {
     return options.finish();
 }
 
-// What a monitor could be at, as a serial port has it.
-Result<chardev::CharAddress> serial_chardev(const CharAddress& chardev, const std::string& value) {
-    using monitor::MonitorAddress;
-    chardev::CharAddress address;
-    if (std::holds_alternative<NullDevice>(chardev)) return address;
-    const auto* at = std::get_if<MonitorAddress>(&chardev);
-    if (at == nullptr) {
-        return make_error(ErrorKind::Unsupported,
-                          "-serial {}: not over an inherited descriptor; use a path", value);
-    }
-    using Address = chardev::CharAddress;
-    switch (at->kind) {
-        case MonitorAddress::Kind::Stdio: address.kind = Address::Kind::Stdio; break;
-        case MonitorAddress::Kind::Unix: address.kind = Address::Kind::Unix; break;
-        case MonitorAddress::Kind::Tcp: address.kind = Address::Kind::Tcp; break;
-    }
-    const bool listens = at->side == MonitorAddress::Side::Listen;
-    address.side = listens ? Address::Side::Listen : Address::Side::Connect;
-    const bool waits = at->wait == MonitorAddress::Wait::ForClient;
-    address.wait = waits ? Address::Wait::ForClient : Address::Wait::No;
-    address.path = at->path;
-    address.host = at->host;
-    address.port = at->port;
-    return address;
-}
-
 Result<> serial(Draft& draft, const std::string& value) {
     if (draft.options.serials.size() == kMaxSerials) {
         return make_error(ErrorKind::LimitExceeded, "-serial {}: there can be {}", value,
@@ -168,12 +172,7 @@ Result<> serial(Draft& draft, const std::string& value) {
     }
     SerialOptions& port = draft.options.serials.emplace_back();
     if (value == "none") return {};
-    if (value.starts_with("chardev:")) {
-        MIG_TRY(const auto chardev, char_address(draft, "serial", value));
-        MIG_TRY(port.address, serial_chardev(chardev, value));
-        return {};
-    }
-    MIG_TRY(port.address, chardev::parse_char_address(value), "-serial {}", value);
+    MIG_TRY(port.address, char_address(draft, "serial", value));
     return {};
 }
 

@@ -11,33 +11,25 @@
 #include <vector>
 
 #include "accel/qtest/workload.h"
-#include "hw/char/char-backend.h"
 #include "monitor/json.h"
 #include "monitor/transport.h"
 #include "system/vmm/accelerator.h"
 #include "system/vmm/machine-types.h"
 #include "system/vmm/sub-options.h"
+#include "util/char-address.h"
 #include "util/result.h"
 
 namespace ferry::vmm {
 
-// A descriptor that the parent process left open for us.
-struct InheritedFd {
-    int number = -1;
-};
-struct NullDevice {};
-// Where the other end of a monitor or of qtest is.
-using CharAddress = std::variant<NullDevice, monitor::MonitorAddress, InheritedFd>;
-
 struct ChardevOptions {
     std::string id;
-    CharAddress address;
+    util::CharAddress address;
 };
 
 struct MonitorOptions {
     enum class Mode : uint8_t { Control, Readline } mode = Mode::Control;
     monitor::Layout layout = monitor::Layout::Line;
-    CharAddress address;
+    util::CharAddress address;
 };
 
 struct BackendOptions {
@@ -59,7 +51,7 @@ struct DeviceOptions {
 
 inline constexpr size_t kMaxSerials = 4;
 struct SerialOptions {
-    std::optional<chardev::CharAddress> address;  // nothing: there is no such port
+    std::optional<util::CharAddress> address;  // nothing: there is no such port
 };
 
 struct DriveOptions {
@@ -97,7 +89,7 @@ struct Options {
     std::vector<WorkloadOptions> workloads;
     std::vector<DeviceOptions> devices;
     std::vector<MonitorOptions> monitors;
-    std::optional<CharAddress> qtest;
+    std::optional<util::CharAddress> qtest;
     std::string qtest_log;  // path, or empty
     std::string incoming;   // URI, "defer", or empty
     enum class Autostart : uint8_t { No, Yes } autostart = Autostart::Yes;

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
@@ -19,45 +18,8 @@ namespace ferry::vmm {
 
 namespace {
 
-using monitor::MonitorAddress;
+using util::CharAddress;
 constexpr size_t kReadChunk = 64 << 10;
-
-// The generic form that the socket calls want.
-const sockaddr* as_sockaddr(const sockaddr_un& address) {
-    return reinterpret_cast<const sockaddr*>(
-        &address);  // NOLINT(cppcoreguidelines-pro-type-reinterpret-cast): the C API's own idiom
-}
-
-Result<sockaddr_un> unix_address(const std::string& path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-        return make_error(ErrorKind::InvalidArgument, "-qtest: bad unix path '{}'", path);
-    }
-    std::memcpy(address.sun_path, path.data(), path.size());
-    return address;
-}
-
-Result<UniqueFd> unix_socket(const MonitorAddress& where) {
-    MIG_TRY(const sockaddr_un address, unix_address(where.path));
-    MIG_TRY(const int number,
-            util::check_call(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"),
-            "-qtest unix:{}", where.path);
-    UniqueFd fd(number);
-    if (where.side == MonitorAddress::Side::Connect) {
-        MIG_CHECK(
-            util::check_call(::connect(fd.raw(), as_sockaddr(address), sizeof(address)), "connect"),
-            "-qtest unix:{}", where.path);
-        return fd;
-    }
-    constexpr int kBacklog = 1;
-    ::unlink(where.path.c_str());
-    MIG_CHECK(util::check_call(::bind(fd.raw(), as_sockaddr(address), sizeof(address)), "bind"),
-              "-qtest unix:{}", where.path);
-    MIG_CHECK(util::check_call(::listen(fd.raw(), kBacklog), "listen"), "-qtest unix:{}",
-              where.path);
-    return fd;
-}
 
 Result<UniqueFd> accept_client(BorrowedFd listener) {
     MIG_TRY(const int number, util::check_call(::accept4(listener.raw(), nullptr, nullptr,
@@ -87,30 +49,35 @@ Result<std::unique_ptr<QtestServer>> QtestServer::start(const CharAddress& where
         MIG_TRY(server->log_, util::open_file(log_path, O_WRONLY | O_CREAT | O_TRUNC),
                 "-qtest-log");
     }
-    if (const auto* inherited = std::get_if<InheritedFd>(&where)) {
-        server->first_client_ = UniqueFd(inherited->number);
-        MIG_CHECK(util::set_nonblocking(server->first_client_.borrow()), "-qtest: fd {}",
-                  inherited->number);
-    } else if (const auto* address = std::get_if<MonitorAddress>(&where)) {
-        if (address->kind != MonitorAddress::Kind::Unix) {
-            return make_error(ErrorKind::Unsupported, "-qtest: only unix: sockets are there");
-        }
-        MIG_TRY(auto socket, unix_socket(*address));
-        if (address->side == MonitorAddress::Side::Listen) {
-            server->listener_ = std::move(socket);
-            server->unix_path_ = address->path;
-            if (address->wait == MonitorAddress::Wait::ForClient) {
-                MIG_TRY(server->first_client_, accept_client(server->listener_.borrow()));
-            }
-        } else {
-            MIG_CHECK(util::set_nonblocking(socket.borrow()), "-qtest");
-            server->first_client_ = std::move(socket);
-        }
-    }
+    MIG_CHECK(server->open(where), "-qtest");
     MIG_TRY(server->thread_,
             util::start_thread(
                 "qtest", [self = server.get()](const std::stop_token&) { self->thread_main(); }));
     return server;
+}
+
+Result<> QtestServer::open(const CharAddress& where) {
+    const bool socket =
+        where.kind == CharAddress::Kind::Unix || where.kind == CharAddress::Kind::Tcp;
+    if (!socket && where.kind != CharAddress::Kind::Fd) {
+        return make_error(ErrorKind::Unsupported, "it can't be at {}, only at a socket",
+                          to_string(where));
+    }
+    UniqueFd opened(where.fd);
+    if (socket) {
+        MIG_TRY(opened, util::open_char_socket(where));
+    }
+    if (where.side == CharAddress::Side::Connect) {
+        MIG_CHECK(util::set_nonblocking(opened.borrow()), "{}", to_string(where));
+        first_client_ = std::move(opened);
+        return {};
+    }
+    listener_ = std::move(opened);
+    unix_path_ = where.path;
+    if (where.wait == CharAddress::Wait::ForClient) {
+        MIG_TRY(first_client_, accept_client(listener_.borrow()));
+    }
+    return {};
 }
 
 QtestServer::~QtestServer() {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "accel/qtest/protocol.h"
-#include "system/vmm/options.h"
+#include "util/char-address.h"
 #include "util/clock.h"
 #include "util/event-fd.h"
 #include "util/result.h"
@@ -27,7 +27,7 @@ class QtestServer {
 
     // Connects or listens; waits for the client where the address says so. `parts` and `clock`
     // outlive it.
-    static Result<std::unique_ptr<QtestServer>> start(const CharAddress& where,
+    static Result<std::unique_ptr<QtestServer>> start(const util::CharAddress& where,
                                                       const std::string& log_path,
                                                       qtest::Protocol::Parts parts,
                                                       const util::Clock& clock);
@@ -42,6 +42,7 @@ class QtestServer {
  private:
     QtestServer(qtest::Protocol::Parts parts, const util::Clock& clock, util::EventFd stop,
                 util::EventFd unasked);
+    Result<> open(const util::CharAddress& where);
     void thread_main();
     void serve(BorrowedFd client);
     // Handles all complete lines of `input`, removes them, returns the replies. The first `seen`

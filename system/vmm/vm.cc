@@ -76,14 +76,6 @@ class InheritedFds final : public migration::FdTable {
     }
 };
 
-Result<std::unique_ptr<monitor::MonitorTransport>> open_transport(system::MainLoop& loop,
-                                                                  const CharAddress& where) {
-    if (const auto* inherited = std::get_if<InheritedFd>(&where)) {
-        return monitor::make_connected_transport(loop, UniqueFd(inherited->number));
-    }
-    return monitor::open_monitor_transport(loop, std::get<monitor::MonitorAddress>(where));
-}
-
 }  // namespace
 
 Vm::Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Board> board,
@@ -242,14 +234,14 @@ Result<> Vm::create_devices() {
 
 Result<> Vm::serve() {
     for (const MonitorOptions& options : options_.monitors) {
-        MIG_TRY(auto transport, open_transport(loop_, options.address));
+        MIG_TRY(auto transport, monitor::open_monitor_transport(loop_, options.address));
         if (options.mode == MonitorOptions::Mode::Control) {
             monitor_->add_qmp(std::move(transport), options.layout);
         } else {
             monitor_->add_hmp(std::move(transport));
         }
     }
-    if (options_.qtest && !std::holds_alternative<NullDevice>(*options_.qtest)) {
+    if (options_.qtest && options_.qtest->kind != util::CharAddress::Kind::Null) {
         MIG_TRY(qtest_,
                 QtestServer::start(*options_.qtest, options_.qtest_log, qtest_parts(), env_.clock));
     }

@@ -46,6 +46,22 @@ class CommandLine(VmmTestCase):
         self.assertEqual(vmm.run_state(), "running")
         self.assertFalse(vmm.cmd("query-kvm")["enabled"])
 
+    def test_only_machines_with_power_management_say_so(self):
+        acpi = {entry["name"]: entry["acpi"] for entry in self.vmm().cmd("query-machines")}
+        self.assertEqual(acpi, {"none": False, "ferry-pc-1.0": True, "ferry-q35-1.0": True})
+
+    def test_people_see_that_only_what_migrates_is_accepted(self):
+        for args, shown in ((), "off"), (("-only-migratable",), "on"):
+            self.assertIn(f"only-migratable: {shown}\n", self.vmm(*args).qmp.hmp("info migrate"))
+
+    def test_serial_port_writes_to_a_chardev_that_is_a_file(self):
+        path = self.folder / "serial"
+        path.write_text("before ")
+        vmm = self.vmm("-chardev", f"file,id=c,path={path},append=on", "-serial", "chardev:c")
+        for character in b"after":
+            vmm.qtest.outb(0x3F8, character)
+        vmm.wait_for(lambda: path.read_text() == "before after", "the output")
+
     def test_machines_have_versioned_names_and_aliases(self):
         machines = {entry["name"]: entry for entry in self.vmm().cmd("query-machines")}
         self.assertEqual(machines["ferry-q35-1.0"]["alias"], "q35")

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <optional>
 
+#include "util/arguments.h"
 #include "util/try.h"
 
 namespace ferry::stream_tool {
@@ -28,17 +29,17 @@ Result<uint64_t> parse_offset(std::string_view text) {
 
 class Parser {
  public:
-    explicit Parser(std::span<const std::string> arguments) : rest_(arguments) {}
+    explicit Parser(std::span<const std::string> arguments) : arguments_(arguments) {}
 
     Result<Options> parse() {
-        while (!rest_.empty() && !done_) {
-            const std::string word = take();
-            if (word.size() > 1 && word.starts_with('-')) {
-                MIG_CHECK(option(word));
+        while (const auto item = done_ ? std::nullopt : arguments_.next()) {
+            if (item->kind == util::ArgumentReader::Item::Kind::Option) {
+                MIG_CHECK(apply(item->text));
+                MIG_CHECK(arguments_.end_option());
             } else if (options_.input.empty()) {
-                options_.input = word;
+                options_.input = item->text;
             } else {
-                return usage(fmt::format("'{}' is one word too many", word));
+                return usage(fmt::format("'{}' is one word too many", item->text));
             }
         }
         if (!done_) MIG_CHECK(check());
@@ -46,28 +47,6 @@ class Parser {
     }
 
  private:
-    std::string take() {
-        std::string word = rest_.front();
-        rest_ = rest_.subspan(1);
-        return word;
-    }
-
-    // "--name=value" or "--name value".
-    Result<> option(const std::string& word) {
-        const size_t equals = word.starts_with("--") ? word.find('=') : std::string::npos;
-        const std::string name = word.substr(0, equals);
-        if (equals != std::string::npos) inline_value_ = word.substr(equals + 1);
-        MIG_CHECK(apply(name));
-        if (inline_value_) return usage(fmt::format("{} takes no value", name));
-        return {};
-    }
-
-    Result<std::string> value(const std::string& name) {
-        if (inline_value_) return *std::exchange(inline_value_, std::nullopt);
-        if (rest_.empty()) return usage(fmt::format("{} wants a value", name));
-        return take();
-    }
-
     Result<> apply(const std::string& name) {
         if (name == "-h" || name == "--help") {
             options_.action = Action::Help;
@@ -84,12 +63,12 @@ class Parser {
         } else if (name == "--extract" || name == "--extract-image") {
             MIG_CHECK(
                 act(name, name == "--extract" ? Action::ExtractSection : Action::ExtractImage));
-            MIG_TRY(const std::string text, value(name));
+            MIG_TRY(const std::string text, arguments_.value());
             MIG_TRY(options_.wanted, parse_section_name(text), "{}", name);
         } else if (name == "-o" || name == "--output") {
-            MIG_TRY(options_.output, value(name));
+            MIG_TRY(options_.output, arguments_.value());
         } else if (name == "--offset") {
-            MIG_TRY(const std::string text, value(name));
+            MIG_TRY(const std::string text, arguments_.value());
             MIG_TRY(options_.offset, parse_offset(text));
         } else {
             return usage(fmt::format("unknown option '{}'", name));
@@ -125,8 +104,7 @@ class Parser {
         return {};
     }
 
-    std::span<const std::string> rest_;
-    std::optional<std::string> inline_value_;
+    util::ArgumentReader arguments_;
     std::string action_;  // the option that chose it
     bool done_ = false;
     Options options_;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "util/arguments.h"
 #include "util/try.h"
 
 namespace ferry::ferryctl {
@@ -52,16 +53,17 @@ bool is_migrate_option(std::string_view name) {
 // Takes options and words from a list, one after another.
 class Parser {
  public:
-    explicit Parser(std::span<const std::string> arguments) : rest_(arguments) {}
+    explicit Parser(std::span<const std::string> arguments) : arguments_(arguments) {}
 
     Result<Options> parse() {
-        while (!rest_.empty()) {
-            const std::string word = take();
-            if (word.size() > 1 && word.starts_with('-')) {
-                MIG_CHECK(option(word));
-            } else {
-                words_.push_back(word);
+        while (auto item = arguments_.next()) {
+            if (item->kind == util::ArgumentReader::Item::Kind::Word) {
+                words_.push_back(std::move(item->text));
+                continue;
             }
+            if (is_migrate_option(item->text)) migrate_only_ = item->text;
+            MIG_CHECK(apply(item->text));
+            MIG_CHECK(arguments_.end_option());
         }
         if (done_) return options_;
         MIG_CHECK(choose_action());
@@ -69,29 +71,6 @@ class Parser {
     }
 
  private:
-    std::string take() {
-        std::string word = rest_.front();
-        rest_ = rest_.subspan(1);
-        return word;
-    }
-
-    // "--name=value" or "--name value".
-    Result<> option(const std::string& word) {
-        const size_t equals = word.starts_with("--") ? word.find('=') : std::string::npos;
-        const std::string name = word.substr(0, equals);
-        if (equals != std::string::npos) inline_value_ = word.substr(equals + 1);
-        if (is_migrate_option(name)) migrate_only_ = name;
-        MIG_CHECK(apply(name));
-        if (inline_value_) return usage(fmt::format("{} takes no value", name));
-        return {};
-    }
-
-    Result<std::string> value(const std::string& name) {
-        if (inline_value_) return *std::exchange(inline_value_, std::nullopt);
-        if (rest_.empty()) return usage(fmt::format("{} wants a value", name));
-        return take();
-    }
-
     Result<> apply(const std::string& name) {
         if (name == "-h" || name == "--help") {
             options_.action = Action::Help;
@@ -104,19 +83,19 @@ class Parser {
         } else if (name == "--no-progress") {
             options_.progress = Progress::Hidden;
         } else if (name == "-s" || name == "--socket") {
-            MIG_TRY(options_.socket, value(name));
+            MIG_TRY(options_.socket, arguments_.value());
         } else if (name == "--svg") {
-            MIG_TRY(options_.svg, value(name));
+            MIG_TRY(options_.svg, arguments_.value());
         } else if (name == "-d" || name == "--destination") {
-            MIG_TRY(options_.destination, value(name));
+            MIG_TRY(options_.destination, arguments_.value());
         } else if (name == "--downtime-limit" || name == "--max-bandwidth") {
-            MIG_TRY(std::string text, value(name));
+            MIG_TRY(std::string text, arguments_.value());
             options_.parameters.emplace_back(name.substr(2), std::move(text));
         } else if (name == "--set") {
-            MIG_TRY(const std::string text, value(name));
+            MIG_TRY(const std::string text, arguments_.value());
             return add_parameter(options_, text);
         } else if (name == "--cap") {
-            MIG_TRY(std::string text, value(name));
+            MIG_TRY(std::string text, arguments_.value());
             options_.capabilities.push_back(std::move(text));
         } else {
             return usage(fmt::format("unknown option '{}'", name));
@@ -149,9 +128,8 @@ class Parser {
         return {};
     }
 
-    std::span<const std::string> rest_;
+    util::ArgumentReader arguments_;
     std::vector<std::string> words_;
-    std::optional<std::string> inline_value_;
     std::optional<std::string> migrate_only_;
     bool done_ = false;
     Options options_;

@@ -30,9 +30,9 @@ uint64_t number_of(const Json& object, const char* name) {
 
 Result<std::unique_ptr<QmpLink>> QmpLink::connect(const std::string& socket) {
     const bool has_kind = socket.starts_with("unix:") || socket.starts_with("tcp:");
-    MIG_TRY(const auto address,
-            monitor::parse_monitor_address(has_kind ? socket : "unix:" + socket));
-    MIG_TRY(UniqueFd fd, monitor::connect_monitor(address));
+    MIG_TRY(auto address, util::parse_char_address(has_kind ? socket : "unix:" + socket));
+    address.side = util::CharAddress::Side::Connect;  // whatever it says behind the path
+    MIG_TRY(UniqueFd fd, util::open_char_socket(address));
     std::unique_ptr<QmpLink> link(new QmpLink(std::move(fd), socket));
     pollfd greeted{link->fd_.raw(), POLLIN, 0};
     MIG_TRY(const int ready, util::poll_fds(&greeted, 1, kGreetingLimitMs));

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "hw/char/char-device.h"
+#include "util/char-address.h"
 #include "util/log.h"
 #include "util/registration.h"
 #include "util/result.h"
@@ -19,27 +20,15 @@ inline constexpr size_t kMaxQueuedOutputBytes = size_t{256} * 1024;
 // Input that the guest has not taken yet; then the client has to wait.
 inline constexpr size_t kMaxQueuedInputBytes = size_t{64} * 1024;
 
-struct CharAddress {
-    enum class Kind : uint8_t { Null, File, Stdio, Unix, Tcp } kind = Kind::Null;
-    enum class Side : uint8_t { Connect, Listen } side = Side::Connect;
-    enum class Wait : uint8_t { No, ForClient } wait = Wait::No;
-    std::string path;        // File, Unix
-    std::string host, port;  // Tcp; an empty host is any address or localhost
-};
-// "null", "stdio", "file:PATH", "unix:PATH[,server=on][,wait=off]",
-// "tcp:HOST:PORT[,server=on][,wait=off]"; ",," stands for a comma. A server waits unless told not
-// to. QEMU's other kinds are refused by name.
-Result<CharAddress> parse_char_address(std::string_view text);
-
-// A thread of its own ("char/NAME") reads and writes; the device is never blocked. A file is
-// truncated and takes no input. A server has one client at a time, the next one waits until it has
+// A thread of its own ("char/NAME") reads and writes; the device is never blocked. A file takes
+// no input. A server has one client at a time, the next one waits until it has
 // left; without a client, output is dropped. The process must ignore SIGPIPE.
 class CharBackend : public CharSink {
  public:
     // May block (name resolution, connect, Wait::ForClient): before the main loop runs. `log`,
     // which may be null, hears of output that is lost, once until some arrives again.
     static Result<std::unique_ptr<CharBackend>> open(const std::string& name,
-                                                     const CharAddress& address,
+                                                     const util::CharAddress& address,
                                                      util::Logger* log = nullptr);
     // Writes what is queued, as far as that goes without waiting for a peer.
     ~CharBackend() override = default;

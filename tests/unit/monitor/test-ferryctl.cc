@@ -207,8 +207,7 @@ class FerryctlTest : public testing::Test {
     ~FerryctlTest() override { std::filesystem::remove_all(directory); }
 
     void serve(FakeVm& vm, const std::string& name) {
-        const auto address =
-            monitor::parse_monitor_address("unix:" + path(name) + ",server=on,wait=off");
+        const auto address = util::parse_char_address("unix:" + path(name) + ",server=on,wait=off");
         vm.vm.loop.run([&] {
             vm.monitor->add_qmp(*monitor::open_monitor_transport(vm.vm.loop, *address),
                                 monitor::Layout::Line);

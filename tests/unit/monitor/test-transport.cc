@@ -124,7 +124,7 @@ class ListeningTest : public TransportTest {
         std::filesystem::remove_all(directory);
     }
     void listen() {
-        auto address = parse_monitor_address("unix:" + path + ",server=on,wait=off");
+        auto address = util::parse_char_address("unix:" + path + ",server=on,wait=off");
         ASSERT_TRUE(address);
         start(open_monitor_transport(loop, *address));
     }
@@ -172,7 +172,7 @@ TEST_F(ListeningTest, SocketOfAnEarlierProcessIsReplacedButNoOtherFile) {
     QmpClient client = connect();
     client.send("a\r\n");
     EXPECT_EQ(client.line(), "a");
-    const auto file = parse_monitor_address("unix:/dev/null,server=on,wait=off");
+    const auto file = util::parse_char_address("unix:/dev/null,server=on,wait=off");
     EXPECT_FALSE(open_monitor_transport(loop, *file));
 }
 
@@ -187,7 +187,7 @@ TEST_F(ListeningTest, ReconnectedClientIsGreetedAndMustNegotiateAgain) {
     std::optional<QmpServer> server;
     loop.run([&] {
         server.emplace(loop, commands, Json::object());
-        const auto address = parse_monitor_address("unix:" + path + ",server=on,wait=off");
+        const auto address = util::parse_char_address("unix:" + path + ",server=on,wait=off");
         server->add(*open_monitor_transport(loop, *address), Layout::Line);
     });
     QmpClient first = connect();
@@ -202,7 +202,7 @@ TEST_F(ListeningTest, ReconnectedClientIsGreetedAndMustNegotiateAgain) {
 }
 
 TEST_F(ListeningTest, ConnectingToNobodyIsAnErrorWithTheName) {
-    const auto address = parse_monitor_address("unix:" + path);
+    const auto address = util::parse_char_address("unix:" + path);
     const auto made = open_monitor_transport(loop, *address);
     ASSERT_FALSE(made);
     EXPECT_NE(made.error().message().find(path), std::string::npos);
@@ -222,28 +222,12 @@ TEST_F(TransportTest, TcpClientIsServed) {
     EXPECT_EQ(client.line(), "a");
 }
 
-TEST(MonitorAddress, FormsOfTheCommandLine) {
-    const auto server = parse_monitor_address("unix:/tmp/a,,b,server=on,wait=off");
-    ASSERT_TRUE(server);
-    EXPECT_EQ(server->path, "/tmp/a,b");
-    EXPECT_EQ(server->side, MonitorAddress::Side::Listen);
-    EXPECT_EQ(server->wait, MonitorAddress::Wait::No);
-    const auto waiting = parse_monitor_address("tcp:[::1]:4444,server");
-    ASSERT_TRUE(waiting);
-    EXPECT_EQ(waiting->host, "::1");
-    EXPECT_EQ(waiting->port, "4444");
-    EXPECT_EQ(waiting->wait, MonitorAddress::Wait::ForClient);
-    const auto client = parse_monitor_address("unix:/tmp/a");
-    ASSERT_TRUE(client);
-    EXPECT_EQ(client->side, MonitorAddress::Side::Connect);
-    EXPECT_EQ(client->wait, MonitorAddress::Wait::No);
-}
-
-TEST(MonitorAddress, WrongFormsAreRefused) {
-    for (const char* text : {"", "pipe:x", "tcp:host", "tcp:host:", "unix:", "stdio,speed=on"}) {
-        EXPECT_FALSE(parse_monitor_address(text)) << text;
+TEST_F(TransportTest, WhatTakesNoInputIsRefused) {
+    for (const char* text : {"null", "file:/dev/null"}) {
+        const auto made = open_monitor_transport(loop, *util::parse_char_address(text));
+        ASSERT_FALSE(made);
+        EXPECT_NE(made.error().message().find(text), std::string::npos);
     }
-    EXPECT_FALSE(parse_monitor_address("unix:" + std::string(200, 'x')));
 }
 
 }  // namespace

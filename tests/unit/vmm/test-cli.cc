@@ -67,6 +67,14 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-vga", "std"}, "std"},
         {{"-qtest", "chardev:c"}, "'c'"},
         {{"-chardev", "pty,id=c"}, "pty"},
+        {{"-chardev", "file,id=c"}, "path"},
+        {{"-chardev", "file,id=c,path=a,input-path=b"}, "input-path"},
+        {{"-chardev", "socket,id=c,path=a,wait=on"}, "wait"},
+        {{"-chardev", "socket,id=c,path=a,reconnect=1"}, "reconnect"},
+        {{"-chardev", "stdio,id=c,signal=off"}, "signal"},
+        {{"-chardev", "file,id=c,path=a", "-mon", "c"}, "no input"},
+        {{"-qmp", "file:a"}, "no input"},
+        {{"-qmp", "pty"}, "-qmp: 'pty'"},
         {{"-chardev", "null"}, "id"},
         {{"-chardev", "null,id=c", "-chardev", "null,id=c"}, "duplicate"},
         {{"-mon", "chardev=c"}, "'c'"},
@@ -146,11 +154,26 @@ TEST(CommandLine, MonitorsAndTheirChardevsInAnyOrder) {
                   "-qtest", "chardev:f", "-chardev", "socket,id=f,fd=7"});
     ASSERT_EQ(options.monitors.size(), 2U);
     EXPECT_EQ(options.monitors[0].layout, monitor::Layout::Pretty);
-    const auto& address = std::get<monitor::MonitorAddress>(options.monitors[0].address);
+    const util::CharAddress& address = options.monitors[0].address;
     EXPECT_EQ(address.path, "/tmp/s");
-    EXPECT_EQ(address.side, monitor::MonitorAddress::Side::Listen);
-    EXPECT_EQ(address.wait, monitor::MonitorAddress::Wait::No);
-    EXPECT_EQ(std::get<InheritedFd>(*options.qtest).number, 7);
+    EXPECT_EQ(address.side, util::CharAddress::Side::Listen);
+    EXPECT_EQ(address.wait, util::CharAddress::Wait::No);
+    EXPECT_EQ(options.qtest->kind, util::CharAddress::Kind::Fd);
+    EXPECT_EQ(options.qtest->fd, 7);
+}
+
+TEST(CommandLine, SerialPortsTakeAllKindsOfChardevs) {
+    using Kind = util::CharAddress::Kind;
+    const Options options =
+        accepted({"-chardev", "file,id=a,path=/tmp/a,append=on", "-chardev", "stdio,id=b,signal=on",
+                  "-chardev", "socket,id=c,fd=9", "-serial", "chardev:a", "-serial", "chardev:b",
+                  "-serial", "chardev:c", "-serial", "file:/tmp/d"});
+    ASSERT_EQ(options.serials.size(), 4U);
+    EXPECT_EQ(options.serials[0].address->kind, Kind::File);
+    EXPECT_EQ(options.serials[0].address->existing, util::CharAddress::Existing::Kept);
+    EXPECT_EQ(options.serials[1].address->kind, Kind::Stdio);
+    EXPECT_EQ(options.serials[2].address->fd, 9);
+    EXPECT_EQ(options.serials[3].address->existing, util::CharAddress::Existing::Truncated);
 }
 
 TEST(CommandLine, WorkloadKeepsWhatItWasGiven) {

@@ -22,7 +22,8 @@ class QtestServerTest : public ::testing::Test {
         std::array<int, 2> ends{};
         EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
         client_ = UniqueFd(ends[0]);
-        auto server = QtestServer::start(InheritedFd{ends[1]}, "", parts(), clock_);
+        auto server = QtestServer::start({.kind = util::CharAddress::Kind::Fd, .fd = ends[1]}, "",
+                                         parts(), clock_);
         EXPECT_TRUE(server);
         server_ = std::move(*server);
     }
@@ -104,9 +105,8 @@ TEST_F(QtestServerTest, ClientThatReadsNoReportsIsDisconnected) {
 }
 
 TEST_F(QtestServerTest, MissingSocketIsRefusedByName) {
-    monitor::MonitorAddress address;
-    address.kind = monitor::MonitorAddress::Kind::Unix;
-    address.path = "/nonexistent/socket";
+    const util::CharAddress address{.kind = util::CharAddress::Kind::Unix,
+                                    .path = "/nonexistent/socket"};
     const auto server = QtestServer::start(address, "", parts(), clock_);
     ASSERT_FALSE(server);
     EXPECT_NE(server.error().message().find("/nonexistent/socket"), std::string::npos);

@@ -87,7 +87,7 @@ class CountingDevice final : public CharDevice {
 };
 
 std::unique_ptr<CharBackend> open_backend(const std::string& text, util::Logger* log = nullptr) {
-    auto address = parse_char_address(text);
+    auto address = util::parse_char_address(text);
     EXPECT_TRUE(address);
     auto backend = CharBackend::open("serial0", *address, log);
     EXPECT_TRUE(backend) << backend.error().message();
@@ -146,7 +146,8 @@ TEST(CharBackend, FileIsTruncatedAndHasAllOutputAtTheEnd) {
 }
 
 TEST(CharBackend, FileThatCannotBeOpenedIsNamed) {
-    const auto backend = CharBackend::open("serial0", *parse_char_address("file:/nowhere/at/all"));
+    const auto backend =
+        CharBackend::open("serial0", *util::parse_char_address("file:/nowhere/at/all"));
     ASSERT_FALSE(backend);
     EXPECT_NE(backend.error().message().find("serial0: file:/nowhere/at/all"), std::string::npos);
 }
@@ -154,7 +155,8 @@ TEST(CharBackend, FileThatCannotBeOpenedIsNamed) {
 TEST(CharBackend, NamedPipeThatNobodyReadsIsAnErrorAndDoesNotHang) {
     const CharFolder folder;
     ASSERT_EQ(::mkfifo(folder.at("pipe").c_str(), 0600), 0);
-    EXPECT_FALSE(CharBackend::open("serial0", *parse_char_address("file:" + folder.at("pipe"))));
+    EXPECT_FALSE(
+        CharBackend::open("serial0", *util::parse_char_address("file:" + folder.at("pipe"))));
 }
 
 class CountingLogger final : public util::Logger {
@@ -219,10 +221,10 @@ TEST(CharBackend, SocketsPathGoesWithTheServer) {
     EXPECT_FALSE(std::filesystem::exists(folder.at("s")));
     // One that was left behind is replaced; another kind of file is not.
     const auto backend = open_backend(text);
-    EXPECT_TRUE(CharBackend::open("again", *parse_char_address(text)));
+    EXPECT_TRUE(CharBackend::open("again", *util::parse_char_address(text)));
     std::ofstream(folder.at("file")) << "precious";
     EXPECT_FALSE(CharBackend::open(
-        "file", *parse_char_address("unix:" + folder.at("file") + ",server=on,wait=off")));
+        "file", *util::parse_char_address("unix:" + folder.at("file") + ",server=on,wait=off")));
     EXPECT_EQ(file_text(folder.at("file")), "precious");
 }
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What -serial says, taken apart.
+// What -serial, -qmp and their like say, taken apart.
+#include "util/char-address.h"
+
 #include <sys/un.h>
 
 #include <optional>
 #include <vector>
 
-#include "hw/char/char-backend.h"
 #include "util/try.h"
 
-namespace ferry::chardev {
+namespace ferry::util {
 
 namespace {
 
@@ -113,4 +114,16 @@ Result<CharAddress> parse_char_address(std::string_view text) {
     return address;
 }
 
-}  // namespace ferry::chardev
+std::string to_string(const CharAddress& address) {
+    switch (address.kind) {
+        case CharAddress::Kind::Null: return "null";
+        case CharAddress::Kind::Stdio: return "stdio";
+        case CharAddress::Kind::File: return "file:" + address.path;
+        case CharAddress::Kind::Unix: return "unix:" + address.path;
+        case CharAddress::Kind::Tcp: return fmt::format("tcp:{}:{}", address.host, address.port);
+        case CharAddress::Kind::Fd: return fmt::format("fd {}", address.fd);
+    }
+    std::unreachable();
+}
+
+}  // namespace ferry::util

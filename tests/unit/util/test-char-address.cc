@@ -3,9 +3,9 @@
 
 #include <string>
 
-#include "hw/char/char-backend.h"
+#include "util/char-address.h"
 
-namespace ferry::chardev {
+namespace ferry::util {
 namespace {
 
 using Kind = CharAddress::Kind;
@@ -85,4 +85,4 @@ TEST(CharAddress, WhatIsWrongIsNamed) {
 }
 
 }  // namespace
-}  // namespace ferry::chardev
+}  // namespace ferry::util
