@@ -16,7 +16,7 @@ constexpr int kQmpMicro = 0;
 Json machine_json(const MachineInfo& machine) {
     Json entry = {{"name", machine.name},       {"cpu-max", machine.cpu_max},
                   {"hotpluggable-cpus", false}, {"numa-mem-supported", false},
-                  {"deprecated", false},        {"acpi", false}};
+                  {"deprecated", false},        {"acpi", machine.acpi == MachineInfo::Acpi::Yes}};
     if (!machine.alias.empty()) entry["alias"] = machine.alias;
     if (machine.is_default == MachineInfo::Default::Yes) entry["is-default"] = true;
     return entry;

@@ -22,6 +22,10 @@ void quit(const CommandContext& context, Reply reply) {
 }
 
 void system_reset(const CommandContext& context, Reply reply) {
+    if (context.vm.reset_shuts_down()) {
+        std::move(reply).ok();
+        return context.vm.shut_down(ShutdownCause::HostQmpSystemReset);
+    }
     context.run.reset([context, reply = std::move(reply)](Result<> result) mutable {
         if (result) context.events.reset(ShutdownCause::HostQmpSystemReset);
         std::move(reply).finish(result);

@@ -62,19 +62,20 @@ constexpr std::array kRam = {
 constexpr std::array kThrottle = {Row{"cpu-throttle-percentage", "cpu throttle percentage", 1, ""}};
 
 // Settings that older hypervisors let people change; scripts read past them.
-std::string globals_text(migration::StreamOptions options) {
+std::string globals_text(const MigrationGlobals& globals) {
     const auto on_off = [](migration::StreamOptions::Sent sent) {
         return sent == migration::StreamOptions::Sent::Yes ? "on" : "off";
     };
     return fmt::format(
         "globals:\n"
         "store-global-state: {}\n"
-        "only-migratable: off\n"
+        "only-migratable: {}\n"
         "send-configuration: on\n"
         "send-section-footer: on\n"
         "send-switchover-start: {}\n"
         "clear-bitmap-shift: 18\n",
-        on_off(options.global_state), on_off(options.switchover_start));
+        on_off(globals.stream.global_state), globals.only_migratable ? "on" : "off",
+        on_off(globals.stream.switchover_start));
 }
 
 std::string socket_address_text(const Json& address) {
@@ -126,7 +127,7 @@ std::string version_text(const Json& version) {
                        level["micro"].get<int>(), version["package"].get<std::string>());
 }
 
-std::string migration_text(const Json& info, migration::StreamOptions options) {
+std::string migration_text(const Json& info, const MigrationGlobals& globals) {
     std::string out;
     if (info.contains("blocked-reasons")) {
         out += "Outgoing migration blocked:\n";
@@ -134,7 +135,7 @@ std::string migration_text(const Json& info, migration::StreamOptions options) {
             out += fmt::format("  {}\n", reason.get<std::string>());
         }
     }
-    out += globals_text(options);
+    out += globals_text(globals);
     if (!info.contains("status")) return out;
 
     auto status = info["status"].get<std::string>();

@@ -318,7 +318,7 @@ void Hmp::add_info_commands() {
     add_info({"migrate", "", {}, "", "show the migration", [this](HmpCall call) {
                   run_qmp("query-migrate", Json::object(), std::move(call),
                           [this](const Json& info) {
-                              return migration_text(info, host_.stream_options());
+                              return migration_text(info, host_.migration_globals());
                           });
               }});
     query("migrate_capabilities", "show the capabilities", "query-migrate-capabilities",

@@ -20,13 +20,19 @@ enum class HmpSource : uint8_t { Interactive, QmpCommand };
 // Gets what the command printed, lines ending in LF.
 using HmpDone = std::move_only_function<void(std::string text)>;
 
+// What `info migrate` tells of how the process was started.
+struct MigrationGlobals {
+    migration::StreamOptions stream;
+    bool only_migratable = false;
+};
+
 // What HMP needs beyond QMP commands.
 class HmpHost {
  public:
     virtual ~HmpHost() = default;
     // Calls `ended` once when the outgoing migration that was just started is over.
     virtual void when_migration_ended(std::move_only_function<void()> ended) = 0;
-    virtual migration::StreamOptions stream_options() const = 0;
+    virtual MigrationGlobals migration_globals() const = 0;
 };
 
 struct HmpCall {
@@ -104,7 +110,7 @@ std::string dirty_limit_text(const Json& query_vcpu_dirty_limit);
 
 // Text of `info migrate` out of query-migrate's answer, and so on (hmp-info.cc).
 std::string status_text(const Json& query_status);
-std::string migration_text(const Json& query_migrate, migration::StreamOptions options = {});
+std::string migration_text(const Json& query_migrate, const MigrationGlobals& globals = {});
 std::string capabilities_text(const Json& query_migrate_capabilities);
 std::string parameters_text(const Json& query_migrate_parameters);
 std::string version_text(const Json& query_version);

@@ -40,8 +40,9 @@ class Monitor final : private HmpHost {
         util::Registration registration;
     };
     void when_migration_ended(std::move_only_function<void()> ended) override;
-    migration::StreamOptions stream_options() const override {
-        return vm_.migration().stream_options();
+    MigrationGlobals migration_globals() const override {
+        return {.stream = vm_.migration().stream_options(),
+                .only_migratable = vm_.migration().blockers().only_migratable()};
     }
 
     VmControl& vm_;

@@ -15,12 +15,15 @@
 
 namespace ferry::monitor {
 
+enum class ShutdownCause : uint8_t;
+
 // One entry of query-machines.
 struct MachineInfo {
     std::string name;
     std::string alias;  // may be empty
     enum class Default : bool { No, Yes } is_default = Default::No;
     unsigned cpu_max = 1;
+    enum class Acpi : bool { No, Yes } acpi = Acpi::No;
 };
 
 // A type of object, for qom-list-types: clients find out with it what there is.
@@ -64,6 +67,10 @@ class VmControl {
     // Resets guest and devices. The run state stays (the monitor makes prelaunch of a stopped one).
     // No stop or start is under way. `done` on the loop thread.
     virtual void reset(system::Done done) = 0;
+    // Whether a reset is a shutdown instead (-no-reboot): then nobody calls reset().
+    virtual bool reset_shuts_down() const = 0;
+    // The SHUTDOWN event, and what the VM does then.
+    virtual void shut_down(ShutdownCause cause) = 0;
     // InvalidArgument when there is no such device. `done` on the loop thread, when it is gone.
     virtual void device_del(std::string_view id, system::Done done) = 0;
 

@@ -20,6 +20,7 @@ class BlockerList {
     void set_busy(bool busy) { busy_ = busy; }
     // The `-only-migratable` option: adding fails with EACCES.
     void set_only_migratable() { only_migratable_ = true; }
+    bool only_migratable() const { return only_migratable_; }
 
     Result<util::Registration> add(std::string reason);
     // For a fault that shows up by itself and has nobody to refuse: never fails. It concerns the

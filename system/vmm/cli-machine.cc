@@ -154,6 +154,30 @@ Result<> no_shutdown(Draft& draft, const std::string&) {
     return {};
 }
 
+Result<> no_reboot(Draft& draft, const std::string&) {
+    draft.options.on_reset = OnReset::ShutDown;
+    return {};
+}
+
+Result<> action(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-action " + value, value));
+    if (const auto reboot = options.take("reboot")) {
+        if (*reboot != "reset" && *reboot != "shutdown") {
+            return make_error(ErrorKind::InvalidArgument, "{}: reboot is 'reset' or 'shutdown'",
+                              options.context());
+        }
+        draft.options.on_reset = *reboot == "reset" ? OnReset::Reset : OnReset::ShutDown;
+    }
+    if (const auto shutdown = options.take("shutdown")) {
+        if (*shutdown != "poweroff" && *shutdown != "pause") {
+            return make_error(ErrorKind::InvalidArgument, "{}: shutdown is 'poweroff' or 'pause'",
+                              options.context());
+        }
+        draft.options.on_power_off = *shutdown == "poweroff" ? OnPowerOff::End : OnPowerOff::Pause;
+    }
+    return options.finish();
+}
+
 // -machine accel=A:B is another form of -accel A -accel B.
 void add_accelerators_of_machine(Draft& draft) {
     const auto list = draft.machine.take("accel");
@@ -179,6 +203,8 @@ void add_machine_options(Handlers& handlers) {
         {"uuid", uuid},
         {"S", no_autostart},
         {"no-shutdown", no_shutdown},
+        {"no-reboot", no_reboot},
+        {"action", action},
         {"nodefaults", accept_and_do_nothing},
         {"no-user-config", accept_and_do_nothing},
         // There is no firmware to look for.

@@ -11,10 +11,10 @@ using monitor::ShutdownCause;
 using system::RunState;
 
 GuestPower::GuestPower(system::MainLoop& loop, util::Env& env, system::RunStateController& runstate,
-                       OnPowerOff on_power_off, Actions actions)
+                       Policy policy, Actions actions)
     : env_(env),
       runstate_(runstate),
-      on_power_off_(on_power_off),
+      policy_(policy),
       actions_(std::move(actions)),
       requests_(loop, [this] { serve(); }) {}
 
@@ -41,12 +41,16 @@ void GuestPower::carry_out(GuestRequest what, system::Done over) {
     switch (what) {
         case GuestRequest::None: return over({});
         case GuestRequest::Reset: return reset(std::move(over));
-        case GuestRequest::PowerOff: return power_off(std::move(over));
+        case GuestRequest::PowerOff: shut_down(ShutdownCause::GuestShutdown); return over({});
         case GuestRequest::Suspend: return suspend(std::move(over));
     }
 }
 
 void GuestPower::reset(system::Done over) {
+    if (policy_.on_reset == OnReset::ShutDown) {
+        shut_down(ShutdownCause::GuestReset);
+        return over({});
+    }
     actions_.reset(KvmMachine::Memory::Reloaded,
                    [this, over = std::move(over)](Result<> result) mutable {
                        if (result) events_->reset(ShutdownCause::GuestReset);
@@ -54,14 +58,13 @@ void GuestPower::reset(system::Done over) {
                    });
 }
 
-void GuestPower::power_off(system::Done over) {
-    events_->shutdown(ShutdownCause::GuestShutdown);
-    if (on_power_off_ == OnPowerOff::End) {
+void GuestPower::shut_down(ShutdownCause cause) {
+    events_->shutdown(cause);
+    if (policy_.on_power_off == OnPowerOff::End) {
         actions_.end_process();
     } else {
-        runstate_.stop(RunState::Shutdown, warn("stopping a guest that has powered off"));
+        runstate_.stop(RunState::Shutdown, warn("stopping a guest that was shut down"));
     }
-    over({});
 }
 
 // Devices go on: what a suspended guest has left running stops with a migration only.

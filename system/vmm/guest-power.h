@@ -24,13 +24,19 @@ class GuestPower {
         std::function<void(system::Done done)> pause_cpus;
         std::function<void()> end_process;  // with status 0
     };
+    struct Policy {
+        OnPowerOff on_power_off = OnPowerOff::End;
+        OnReset on_reset = OnReset::Reset;
+    };
     GuestPower(system::MainLoop& loop, util::Env& env, system::RunStateController& runstate,
-               OnPowerOff on_power_off, Actions actions);
+               Policy policy, Actions actions);
 
     GuestRequests& requests() { return requests_; }
     // The monitor exists from now on: before the VM runs.
     void set_events(monitor::Events& events) { events_ = &events; }
     void guest_ended(const kvm::GuestEnd& end);
+    // Ends the VM's life, or stops it for good, as the policy says.
+    void shut_down(monitor::ShutdownCause cause);
     // Out of suspend-to-RAM; what became of it is told by an event.
     Result<> wake();
 
@@ -38,14 +44,13 @@ class GuestPower {
     void serve();
     void carry_out(GuestRequest what, system::Done over);
     void reset(system::Done over);
-    void power_off(system::Done over);
     void suspend(system::Done over);
     void wake_now(system::Done over);
     system::Done warn(std::string_view what);
 
     util::Env& env_;
     system::RunStateController& runstate_;
-    const OnPowerOff on_power_off_;
+    const Policy policy_;
     const Actions actions_;
     monitor::Events* events_ = nullptr;
     GuestRequests requests_;

@@ -23,6 +23,9 @@ const std::vector<OptionHelp>& option_table() {
         {"Machine", "uuid", "UUID", "for query-uuid and validate-uuid"},
         {"Machine", "S", "", "do not start the VM; 'cont' does"},
         {"Machine", "no-shutdown", "", "keep the process when the guest has powered off"},
+        {"Machine", "no-reboot", "", "a reset is a shutdown"},
+        {"Machine", "action", "[reboot=reset|shutdown][,shutdown=poweroff|pause]",
+         "what follows a reset, and a shutdown"},
         {"Machine", "nodefaults", "", "accepted: there are no default devices"},
         {"Machine", "no-user-config", "", "accepted: there is no configuration file"},
 

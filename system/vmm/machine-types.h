@@ -19,6 +19,7 @@ struct MachineInfo {
     std::string_view description;
     std::string_view ram_id;  // the block's name where no memory backend gives it one
     unsigned max_cpus;
+    enum class Acpi : uint8_t { No, Yes } acpi;  // power management registers
 };
 
 inline constexpr MachineType kDefaultMachine = MachineType::Q35;

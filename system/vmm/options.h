@@ -66,8 +66,13 @@ struct DiskOptions {
     uint64_t boot_index = UINT64_MAX;
 };
 
+// -global migration.NAME=VALUE, in order.
+using MigrationPresets = std::vector<std::pair<std::string, std::string>>;
+
 // When the guest has powered off: the process ends, or stays with a stopped VM.
 enum class OnPowerOff : uint8_t { End, Pause };
+// When somebody resets the VM: so it happens, or it is as if the guest had powered off.
+enum class OnReset : uint8_t { Reset, ShutDown };
 
 // What the guest begins with. At most one of the paths.
 struct BootOptions {
@@ -94,14 +99,14 @@ struct Options {
     std::string incoming;   // URI, "defer", or empty
     enum class Autostart : uint8_t { No, Yes } autostart = Autostart::Yes;
     OnPowerOff on_power_off = OnPowerOff::End;
+    OnReset on_reset = OnReset::Reset;
     enum class OnlyMigratable : uint8_t { No, Yes } only_migratable = OnlyMigratable::No;
     std::string name;
     std::string uuid = "00000000-0000-0000-0000-000000000000";
     std::string pidfile;
     std::vector<std::string> traces;  // patterns
     std::string trace_file;
-    // -global migration.NAME=VALUE
-    std::vector<std::pair<std::string, std::string>> migration_presets;
+    MigrationPresets migration_presets;
 };
 
 // Instead of a VM: print this and exit with status 0.

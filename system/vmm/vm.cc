@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "system/vmm/extra-commands.h"
+#include "system/vmm/migration-presets.h"
 #include "system/vmm/signals.h"
 #include "util/syscall.h"
 #include "util/try.h"
@@ -34,29 +35,6 @@ std::optional<migration::Uuid> uuid_bytes(std::string_view text) {
         at = at << 4 | std::byte(value);
     }
     return uuid == migration::Uuid{} ? std::nullopt : std::optional(uuid);
-}
-
-constexpr std::string_view kSwitchoverStart = "send-switchover-start";
-constexpr std::string_view kGlobalState = "store-global-state";
-constexpr std::string_view kLegacyAck = "switchover-ack-legacy";
-
-bool is_stream_option(std::string_view name) {
-    return name == kSwitchoverStart || name == kGlobalState || name == kLegacyAck;
-}
-
-Result<> set_stream_option(migration::StreamOptions& stream, std::string_view name,
-                           std::string_view value) {
-    using Sent = migration::StreamOptions::Sent;
-    MIG_TRY(const bool on, parse_bool(value));
-    if (name == kLegacyAck) {
-        // One message, sent by a destination that is ready: that is how it is done here.
-        if (on) return {};
-        return make_error(ErrorKind::Unsupported,
-                          "the newer form of switchover-ack is not there; only on");
-    }
-    (name == kGlobalState ? stream.global_state : stream.switchover_start) =
-        on ? Sent::Yes : Sent::No;
-    return {};
 }
 
 // Descriptors for -incoming fd:N: those that the parent process left open.
@@ -87,7 +65,8 @@ Vm::Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Boar
       board_(std::move(board)),
       runstate_(loop, env, options_.incoming.empty() ? RunState::PreLaunch : RunState::InMigrate),
       registry_(loop, &env.trace),
-      power_(loop, env, runstate_, options_.on_power_off,
+      power_(loop, env, runstate_,
+             {.on_power_off = options_.on_power_off, .on_reset = options_.on_reset},
              {.reset = [this](auto memory, auto done) { reset_machine(memory, std::move(done)); },
               .pause_cpus = [this](auto done) { vcpus_.pause(std::move(done)); },
               .end_process = [this] { end(EXIT_SUCCESS); }}),
@@ -108,7 +87,7 @@ Result<std::unique_ptr<Vm>> Vm::create(Options options, GlibMainLoop& loop, util
                  .device_state = vm->vfio_services_,
                  .machine_name = std::string(machine_info(vm->options_.machine).name),
                  .uuid = uuid_bytes(vm->options_.uuid)}));
-    MIG_CHECK(vm->preset_migration());
+    MIG_CHECK(preset_migration(*vm->migration_, vm->options_.migration_presets));
     MIG_TRY(vm->board_state_, vm->board_->register_state(vm->registry_));
     vm->monitor_.emplace(*vm);
     add_extra_commands(vm->monitor_->commands(), *vm);
@@ -180,32 +159,6 @@ Result<> Vm::create_platform() {
                                          .memory = memory_of(board_->memory(), options_.cpus),
                                          .serials = options_.serials}));
     return {};
-}
-
-Result<> Vm::preset_migration() {
-    std::vector<std::pair<migration::Capability, bool>> capabilities;
-    migration::Parameters parameters = migration_->parameters();
-    migration::StreamOptions stream;
-    for (const auto& [name, value] : options_.migration_presets) {
-        const std::string context = fmt::format("-global migration.{}={}", name, value);
-        if (is_stream_option(name)) {
-            MIG_CHECK(set_stream_option(stream, name, value), "{}", context);
-            continue;
-        }
-        const std::string plain = name.starts_with("x-") ? name.substr(2) : name;
-        if (const auto capability = migration::capability_from_name(plain)) {
-            MIG_TRY(const bool on, parse_bool(value), "{}", context);
-            capabilities.emplace_back(*capability, on);
-            continue;
-        }
-        MIG_TRY(const uint64_t number, parse_size(value), "{}", context);
-        if (!migration::set_parameter(parameters, name, number)) {
-            MIG_CHECK(migration::set_parameter(parameters, plain, number), "{}", context);
-        }
-    }
-    migration_->set_stream_options(stream);
-    MIG_CHECK(migration_->set_capabilities(capabilities), "-global");
-    return migration_->set_parameters(parameters);
 }
 
 Result<> Vm::create_devices() {
@@ -314,7 +267,9 @@ std::vector<monitor::MachineInfo> Vm::machines() const {
             {.name = std::string(machine.name),
              .alias = std::string(machine.alias),
              .is_default = machine.type == kDefaultMachine ? Default::Yes : Default::No,
-             .cpu_max = machine.max_cpus});
+             .cpu_max = machine.max_cpus,
+             .acpi = machine.acpi == MachineInfo::Acpi::Yes ? monitor::MachineInfo::Acpi::Yes
+                                                            : monitor::MachineInfo::Acpi::No});
     }
     return machines;
 }
@@ -360,6 +315,14 @@ void Vm::reset_machine(KvmMachine::Memory memory, system::Done done) {
 void Vm::reset_cpus(KvmMachine::Memory memory, system::Done done) {
     if (!kvm_machine_) return done({});
     kvm_machine_->reset(memory, std::move(done));
+}
+
+bool Vm::reset_shuts_down() const {
+    return options_.on_reset == OnReset::ShutDown;
+}
+
+void Vm::shut_down(monitor::ShutdownCause cause) {
+    power_.shut_down(cause);
 }
 
 void Vm::device_del(std::string_view id, system::Done done) {

@@ -52,6 +52,8 @@ class Vm final : public monitor::VmControl {
     }
     void quit() override;
     void reset(system::Done done) override;
+    bool reset_shuts_down() const override;
+    void shut_down(monitor::ShutdownCause cause) override;
     void device_del(std::string_view id, system::Done done) override;
     monitor::KvmInfo kvm() const override;
     std::vector<monitor::CpuInfo> cpus() const override;
@@ -77,7 +79,6 @@ class Vm final : public monitor::VmControl {
     void reset_cpus(KvmMachine::Memory memory, system::Done done);
     void reset_machine(KvmMachine::Memory memory, system::Done done);
     Result<> create_devices();
-    Result<> preset_migration();
     Result<> serve();
     qtest::Protocol::Parts qtest_parts();
     Result<> begin();

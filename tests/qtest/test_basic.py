@@ -97,6 +97,38 @@ class LifeCycle(VmmTestCase):
             self.assertEqual(vmm.wait_event("SHUTDOWN")["data"]["reason"], "host-signal")
             self.assertIn(f"terminating on signal {number.value}", vmm.log())
 
+    def reset_by_guest(self, vmm):
+        vmm.qtest.outb(0xCF9, 6)
+
+    def test_guest_that_resets_goes_on(self):
+        vmm = self.vmm()
+        self.reset_by_guest(vmm)
+        self.assertEqual(vmm.wait_event("RESET")["data"], {"guest": True, "reason": "guest-reset"})
+        self.assertEqual(vmm.run_state(), "running")
+
+    def test_reset_with_no_reboot_ends_the_process(self):
+        for option in (("-no-reboot",), ("-action", "reboot=shutdown")):
+            vmm = self.vmm(*option)
+            self.reset_by_guest(vmm)
+            self.assertEqual(vmm.wait_event("SHUTDOWN")["data"],
+                             {"guest": True, "reason": "guest-reset"})
+            self.assertEqual(vmm.wait_exit(), 0)
+
+    def test_system_reset_with_no_reboot_ends_the_process(self):
+        vmm = self.vmm("-no-reboot")
+        self.assertEqual(vmm.cmd("system_reset"), {})
+        self.assertEqual(vmm.wait_event("SHUTDOWN")["data"],
+                         {"guest": False, "reason": "host-qmp-system-reset"})
+        self.assertEqual(vmm.wait_exit(), 0)
+
+    def test_reset_with_neither_reboot_nor_shutdown_stops_the_vm(self):
+        vmm = self.vmm("-action", "reboot=shutdown,shutdown=pause")
+        self.reset_by_guest(vmm)
+        vmm.wait_event("SHUTDOWN", guest=True, reason="guest-reset")
+        vmm.wait_run_state("shutdown")
+        with self.assertRaises(QmpError):
+            vmm.cmd("cont")
+
     def test_prelaunch_until_cont(self):
         vmm = self.vmm("-S")
         self.assertEqual(vmm.run_state(), "prelaunch")

@@ -61,6 +61,8 @@ class FakeVm final : public monitor::VmControl {
     Result<> powerdown() override { return powerdown_result; }
     Result<> wakeup() override { return wakeup_result; }
     WakeupSupport wakeup_support() const override { return WakeupSupport::Yes; }
+    bool reset_shuts_down() const override { return shuts_down_at_reset; }
+    void shut_down(monitor::ShutdownCause cause) override { shut_down_causes.push_back(cause); }
 
     // A client that has negotiated.
     QmpClient client() {
@@ -108,6 +110,8 @@ class FakeVm final : public monitor::VmControl {
     int quits = 0;
     std::vector<system::Done> resets;
     Result<> powerdown_result, wakeup_result;
+    bool shuts_down_at_reset = false;
+    std::vector<monitor::ShutdownCause> shut_down_causes;
     std::optional<monitor::Monitor> monitor;
 };
 

@@ -12,7 +12,7 @@ using testing::ElementsAre;
 
 class NobodyWaits final : public HmpHost {
     void when_migration_ended(std::move_only_function<void()> ended) override { ended(); }
-    migration::StreamOptions stream_options() const override { return {}; }
+    MigrationGlobals migration_globals() const override { return {}; }
 };
 
 // Lines, and the QMP commands that they became.

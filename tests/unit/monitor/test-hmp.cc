@@ -122,6 +122,9 @@ TEST(HmpText, MigrationHasTheKnownLayout) {
     EXPECT_EQ(text.substr(0, at),
               "globals:\nstore-global-state: on\nonly-migratable: off\nsend-configuration: on\n"
               "send-section-footer: on\nsend-switchover-start: on\nclear-bitmap-shift: 18\n");
+    EXPECT_NE(migration_text(info, {.stream = {}, .only_migratable = true})
+                  .find("\nonly-migratable: on\n"),
+              std::string::npos);
     EXPECT_EQ(text.substr(at),
               "Migration status: completed\n"
               "total time: 84 ms\n"

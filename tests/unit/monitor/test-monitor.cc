@@ -174,6 +174,16 @@ TEST_F(MonitorTest, ResetWaitsForAStopUnderWayAndWhatComesLaterWaitsForTheReset)
     vm->vm.loop.run([&] { registration.reset(); });
 }
 
+TEST_F(MonitorTest, ResetIsAShutdownWhereItWasAskedFor) {
+    make_running();
+    vm->vm.loop.run([&] { vm->shuts_down_at_reset = true; });
+    EXPECT_EQ(call("system_reset"), kDone);
+    vm->vm.loop.run([&] {
+        EXPECT_TRUE(vm->resets.empty());
+        EXPECT_EQ(vm->shut_down_causes, std::vector{ShutdownCause::HostQmpSystemReset});
+    });
+}
+
 TEST_F(MonitorTest, ResetOfAStoppedVmMakesItNewAndOfARunningOneLeavesItRunning) {
     make(RunState::Paused);
     const auto reset = [&] {

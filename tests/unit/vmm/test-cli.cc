@@ -82,6 +82,10 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-uuid", "1234"}, "1234"},
         {{"-name", "a,process=b"}, "process"},
         {{"-incoming", ""}, "-incoming"},
+        {{"-action", "reboot=maybe"}, "reboot"},
+        {{"-action", "shutdown=reset"}, "shutdown"},
+        {{"-action", "panic=none"}, "panic"},
+        {{"-action", "watchdog=pause"}, "watchdog"},
     };
     for (const auto& one : kCases) {
         EXPECT_NE(refused(one.arguments).find(one.named), std::string::npos)
