@@ -8,13 +8,14 @@
 
 namespace ferry::migration {
 
-void GlobalState::store(system::RunState state) {
+void GlobalState::store(system::RunState state, bool sleeps) {
     stored_ = state;
     const std::string_view name = system::to_string(state);
     name_.fill(std::byte{0});
     std::ranges::copy(bytes_of(name), name_.begin());
     size_ = static_cast<uint32_t>(name.size() + 1);
-    was_suspended_ = state == system::RunState::Suspended ? 1 : 0;
+    has_was_suspended_ = 1;
+    was_suspended_ = sleeps || state == system::RunState::Suspended ? 1 : 0;
 }
 
 Result<> GlobalState::parse() {
@@ -25,12 +26,16 @@ Result<> GlobalState::parse() {
     const std::string name(reinterpret_cast<const char*>(name_.data()),
                            static_cast<size_t>(end - name_.begin()));
     MIG_TRY(loaded_, system::run_state_from_name(name), "globalstate");
+    // A sender that does not know the second field leaves the first one zero.
+    const bool told = has_was_suspended_ != 0 && was_suspended_ != 0;
+    loaded_sleeps_ = told || loaded_ == system::RunState::Suspended;
     return {};
 }
 
 bool GlobalState::needed() const {
     return sent_ == Sent::Always ||
-           (stored_ != system::RunState::Running && stored_ != system::RunState::Paused);
+           (stored_ != system::RunState::Running && stored_ != system::RunState::Paused) ||
+           was_suspended_ != 0;
 }
 
 const VMStateDescription& GlobalState::description() {

@@ -15,10 +15,15 @@ namespace ferry::migration {
 // Main loop thread.
 class GlobalState {
  public:
-    void store(system::RunState state);
+    // `sleeps`: the guest is suspended to RAM, even where the state is another one (paused).
+    void store(system::RunState state, bool sleeps);
     // Running where no such section arrived, as QEMU assumes.
     system::RunState loaded() const { return loaded_; }
-    void forget() { loaded_ = system::RunState::Running; }
+    bool loaded_sleeps() const { return loaded_sleeps_; }
+    void forget() {
+        loaded_ = system::RunState::Running;
+        loaded_sleeps_ = false;
+    }
     // WhenNeeded: only of a state that a destination does not assume by itself.
     enum class Sent : bool { WhenNeeded, Always };
     void set_sent(Sent sent) { sent_ = sent; }
@@ -35,6 +40,7 @@ class GlobalState {
     uint8_t was_suspended_ = 0;
     system::RunState stored_ = system::RunState::Running;
     system::RunState loaded_ = system::RunState::Running;
+    bool loaded_sleeps_ = false;
     Sent sent_ = Sent::Always;
 };
 

@@ -223,12 +223,12 @@ Result<> IncomingSession::start_vm() {
     }
     return await_on_loop(vm_.loop, [this](system::Done done) {
         const RunState was = vm_.global_state.loaded();
+        vm_.runstate.set_was_suspended(vm_.global_state.loaded_sleeps());
         if (!system::is_live(was)) {
             const bool sane = was == RunState::PreLaunch || was == RunState::Paused ||
                               was == RunState::Shutdown || was == RunState::PostMigrate;
             return done(vm_.runstate.set_state(sane ? was : RunState::Paused));
         }
-        vm_.runstate.set_was_suspended(was == RunState::Suspended);
         if (!vm_.runstate.autostart()) return done(vm_.runstate.set_state(RunState::Paused));
         vm_.runstate.start([this, done = std::move(done)](Result<> started) mutable {
             if (started) return done({});

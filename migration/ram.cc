@@ -72,7 +72,7 @@ class RamHandlers final : public SaveVMHandlers {
     bool is_active_iterate() override { return true; }
     Result<IterateStatus> save_live_iterate(SaveStream& out) override;
     Result<> save_live_complete_precopy(SaveStream& out) override;
-    bool has_save_state() const override { return false; }
+    Sections sections() const override { return Sections::Live; }
     Result<> save_state(SaveStream& out) override;
     void save_cleanup(Outcome outcome) noexcept override;
 

@@ -208,7 +208,7 @@ class ElementLoader {
             return make_error(ErrorKind::Protocol, "version {} is newer than ours, {}", version,
                               entry.section().version_id);
         }
-        if (kind == SectionKind::Start && entry.plain) {
+        if (kind == SectionKind::Start && entry.live_handlers() == nullptr) {
             return make_error(ErrorKind::Protocol, "this device has no iterative state");
         }
         auto same = std::ranges::find(opened_, &entry, &Opened::entry);

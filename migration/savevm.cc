@@ -185,7 +185,7 @@ Result<std::string> save_one_shot_states(SaveStream& out, const SaveVMRegistry& 
             }));
             description.add_plain(section, next->description);
             ++next;
-        } else if (entry->handlers->has_save_state()) {
+        } else if (entry->handlers->sections() != SaveVMHandlers::Sections::Live) {
             uint64_t size = 0;
             MIG_CHECK(save_section(out, *entry, SectionKind::Full, [&](SaveStream& to) -> Result<> {
                 const uint64_t begin = to.position();

@@ -259,7 +259,7 @@ Result<> OutgoingSession::setup() {
     MIG_CHECK(open_return_path());
     for (const auto& entry : vm_.registry.entries()) {
         ++set_up_;
-        if (entry->handlers == nullptr) continue;
+        if (entry->live_handlers() == nullptr) continue;
         SaveVMHandlers& handlers = *entry->handlers;
         MIG_CHECK(save_section(*stream_, *entry, SectionKind::Start,
                                [&](SaveStream& out) { return handlers.save_setup(*this, out); }),
@@ -284,7 +284,7 @@ Result<uint64_t> OutgoingSession::pending() {
     const auto sum = [this](auto ask) -> Result<uint64_t> {
         uint64_t total = 0;
         for (const auto& entry : vm_.registry.entries()) {
-            if (entry->handlers == nullptr) continue;
+            if (entry->live_handlers() == nullptr) continue;
             MIG_TRY(const uint64_t bytes, ask(*entry->handlers), "{}", entry->section().idstr);
             if (__builtin_add_overflow(total, bytes, &total)) total = UINT64_MAX;
         }
@@ -349,7 +349,7 @@ Result<> OutgoingSession::send_round() {
     watch_->expect(PeerWatch::Expect::Movement);
     rate_.begin_round(vm_.env.clock.now(), sink_->writing(), stream_->position());
     for (const auto& entry : vm_.registry.entries()) {
-        if (entry->handlers == nullptr || !entry->handlers->is_active_iterate()) continue;
+        if (entry->live_handlers() == nullptr || !entry->handlers->is_active_iterate()) continue;
         SaveVMHandlers& handlers = *entry->handlers;
         MIG_CHECK(save_section(*stream_, *entry, SectionKind::Part,
                                [&](SaveStream& out) -> Result<> {
@@ -386,7 +386,7 @@ Result<> OutgoingSession::stop_vm() {
     auto stopped = std::make_shared<Answer>();
     vm_.loop.post([this, to, stopped] {
         former_state_ = vm_.runstate.state();
-        vm_.global_state.store(former_state_);
+        vm_.global_state.store(former_state_, vm_.runstate.was_suspended());
         vm_.runstate.stop(to, [stopped](Result<> result) { stopped->give(std::move(result)); });
     });
     // Cancelling does not end this wait: whatever the devices do must be known before it can be
@@ -415,7 +415,7 @@ Result<> OutgoingSession::complete() {
         save_command(*stream_, Command::SwitchoverStart);
     }
     for (const auto& entry : vm_.registry.entries()) {
-        if (entry->handlers == nullptr) continue;
+        if (entry->live_handlers() == nullptr) continue;
         SaveVMHandlers& handlers = *entry->handlers;
         MIG_CHECK(
             save_section(*stream_, *entry, SectionKind::End,

@@ -55,7 +55,7 @@ class VfioMigration final : public VfioDeviceMigration,
     bool is_active_iterate() override;
     Result<migration::IterateStatus> save_live_iterate(migration::SaveStream& out) override;
     Result<> save_live_complete_precopy(migration::SaveStream& out) override;
-    bool has_save_state() const override { return true; }
+    Sections sections() const override { return Sections::LiveAndFull; }
     Result<> save_state(migration::SaveStream& out) override;
     void save_cleanup(Outcome outcome) noexcept override;
     Result<> load_setup(migration::LoadSession& session) override;

@@ -90,8 +90,14 @@ class SaveVMHandlers {
     virtual Result<IterateStatus> save_live_iterate(SaveStream& out) = 0;  // one PART's body
     // Guest stopped, the pause's clock running.
     virtual Result<> save_live_complete_precopy(SaveStream& out) = 0;  // the END's body
-    virtual bool has_save_state() const = 0;           // whether a FULL section follows
-    virtual Result<> save_state(SaveStream& out) = 0;  // its body
+    // Which sections it has, constant. OneShot: of the methods above only save_prepare is called.
+    enum class Sections : uint8_t {
+        Live,         // START, PART, END
+        LiveAndFull,  // and then a FULL one
+        OneShot,      // the FULL one alone, like a plain device's
+    };
+    virtual Sections sections() const = 0;
+    virtual Result<> save_state(SaveStream& out) = 0;  // the FULL section's body
     enum class Outcome : uint8_t { Completed, Failed };
     virtual void save_cleanup(
         Outcome outcome) noexcept = 0;  // once per attempt, however far it got
@@ -126,6 +132,12 @@ class SaveVMRegistry {
         std::unique_ptr<Plain> plain;
         util::Tracer* trace = nullptr;
         const SectionId& section() const { return plain ? plain->section : handlers->section(); }
+        // Who takes part in the live phases; null: nobody.
+        SaveVMHandlers* live_handlers() const {
+            const bool live =
+                handlers != nullptr && handlers->sections() != SaveVMHandlers::Sections::OneShot;
+            return live ? handlers : nullptr;
+        }
     };
 
     // InvalidArgument when (idstr, instance_id) exists already, or when idstr is not 1 to 127

@@ -118,6 +118,7 @@ class RunStateController {
     // Whether the guest sleeps: it was stopped while suspended, so that a start suspends it again.
     // A destination says so of the VM that it has loaded.
     void set_was_suspended(bool was_suspended) { was_suspended_ = was_suspended; }
+    bool was_suspended() const { return was_suspended_; }
     bool autostart() const { return autostart_; }
     void set_autostart(bool autostart) { autostart_ = autostart; }
     // Work that no stop or start may overlap (a reset). It looks at the state when its turn comes,

@@ -311,8 +311,7 @@ kvm::VmState state_of(const KvmVmImage& image) {
 
 // --- Sections
 
-// What the two kinds have in common: all is in the FULL section; those of the live phases are
-// empty.
+// What the two kinds have in common: all is in one section, and nothing happens in the live phases.
 class KvmState::Section : public migration::SaveVMHandlers {
  public:
     Section(KvmState& owner, SectionId id) : owner_(owner), id_(std::move(id)) {}
@@ -327,7 +326,7 @@ class KvmState::Section : public migration::SaveVMHandlers {
         return migration::IterateStatus::Done;
     }
     Result<> save_live_complete_precopy(migration::SaveStream&) override { return {}; }
-    bool has_save_state() const override { return true; }
+    Sections sections() const override { return Sections::OneShot; }
     void save_cleanup(Outcome) noexcept override { owner_.forget(); }
     Result<> load_setup(migration::LoadSession&) override { return {}; }
     bool switchover_ack_needed() const override { return false; }
@@ -356,9 +355,8 @@ class KvmState::VcpuSection final : public Section {
         vcpu_vmstate().save(image.get(), out);
         return out.status();
     }
-    Result<> load_state(migration::LoadStream& in, migration::SectionKind kind,
+    Result<> load_state(migration::LoadStream& in, migration::SectionKind,
                         uint32_t version) override {
-        if (kind != migration::SectionKind::Full) return {};
         auto image = std::make_unique<VcpuImage>();
         MIG_CHECK(vcpu_vmstate().load(image.get(), in, version));
         MIG_TRY(const auto theirs, features_of(*image));
@@ -394,9 +392,8 @@ class KvmState::VmSection final : public Section {
         kvm_vm_vmstate().save(&image, out);
         return out.status();
     }
-    Result<> load_state(migration::LoadStream& in, migration::SectionKind kind,
+    Result<> load_state(migration::LoadStream& in, migration::SectionKind,
                         uint32_t version) override {
-        if (kind != migration::SectionKind::Full) return {};
         KvmVmImage image{};
         MIG_CHECK(kvm_vm_vmstate().load(&image, in, version));
         image_ = image;

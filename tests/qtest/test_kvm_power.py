@@ -94,6 +94,17 @@ class Power(PowerTestCase):
         self.assertEqual(dst.run_state(), "suspended")
         self.wake(dst, 2)
 
+    def test_guest_that_was_stopped_in_its_sleep_migrates(self):
+        src = self.sleeper()
+        dst = self.sleeper("-incoming", "defer", name="dst")
+        self.suspend(src)
+        src.cmd("stop")
+        migrate(src, dst)
+        self.assertEqual(dst.run_state(), "paused")
+        dst.cmd("cont")
+        self.assertEqual(dst.run_state(), "suspended")
+        self.wake(dst, 2)
+
     def test_suspended_guest_that_could_not_move_stays_so(self):
         src = self.sleeper("-smp", "2")
         dst = self.sleeper("-incoming", "defer", name="dst")

@@ -293,7 +293,8 @@ class TestVm {
     template <typename Step>
     Result<> for_each_live(Step step) {
         for (const auto& entry : registry.entries()) {
-            if (entry->handlers == nullptr || !entry->handlers->is_active_iterate()) continue;
+            if (entry->live_handlers() == nullptr || !entry->handlers->is_active_iterate())
+                continue;
             if (auto done = step(*entry); !done) return done;
         }
         return {};

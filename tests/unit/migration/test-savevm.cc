@@ -37,7 +37,7 @@ class StubHandlers final : public SaveVMHandlers {
         out.u8(0xcc);
         return {};
     }
-    bool has_save_state() const override { return has_full; }
+    Sections sections() const override { return which; }
     Result<> save_state(SaveStream& out) override {
         if (save_error) return *save_error;
         out.be16(0xddee);
@@ -56,7 +56,7 @@ class StubHandlers final : public SaveVMHandlers {
     void load_cleanup(Outcome) noexcept override {}
 
     bool active = false;
-    bool has_full = false;
+    Sections which = Sections::Live;
     std::optional<Error> save_error;
     std::vector<std::pair<SectionKind, uint32_t>> loaded;
 
@@ -157,13 +157,32 @@ TEST(SaveVM, SmallestStreamIsTheCapturedOne) {
 TEST(SaveVM, SectionErrorNamesSectionIdAndKind) {
     TestVm vm;
     StubHandlers handlers("0000:00:03.0/vfio");
-    handlers.has_full = true;
+    handlers.which = SaveVMHandlers::Sections::LiveAndFull;
     handlers.save_error = make_error(ErrorKind::Syscall, "device says no");
     vm.keep(vm.registry.add(handlers));
     MemorySink sink;
     SaveStream out(sink);
     const auto result = save_one_shot_states(out, vm.registry, vm.identity);
     EXPECT_EQ(result.error().message(), "section '0000:00:03.0/vfio' (id 1), full: device says no");
+}
+
+TEST(SaveVM, OneShotHandlersTakeNoPartInTheLivePhases) {
+    TestVm vm;
+    StubHandlers handlers("vcpu");
+    handlers.which = SaveVMHandlers::Sections::OneShot;
+    handlers.active = true;
+    vm.keep(vm.registry.add(handlers));
+    const ByteVector stream = vm.save(0);
+    ASSERT_EQ(vm.load_error(stream), "(accepted)");
+    EXPECT_EQ(handlers.loaded, (std::vector{std::pair{SectionKind::Full, uint32_t{1}}}));
+    EXPECT_NE(
+        vm.load_error(bytes_from([&](SaveStream& out) {
+              save_header(out, vm.identity);
+              EXPECT_TRUE(save_section(out, *vm.registry.entries().front(), SectionKind::Start,
+                                       [](SaveStream&) -> Result<> { return {}; }));
+          }))
+            .find("no iterative state"),
+        std::string::npos);
 }
 
 TEST(SaveVM, SectionReturnsTheStreamsErrorToo) {
@@ -183,7 +202,7 @@ TEST(SaveVM, HandlersOneShotStateStandsBetweenPlainOnesAndIsDescribedAsABuffer) 
     TestVm vm;
     Timer timer;
     StubHandlers handlers("vfio");
-    handlers.has_full = true;
+    handlers.which = SaveVMHandlers::Sections::LiveAndFull;
     Timer last;
     vm.keep(vm.registry.add_vmstate("", Timer::description(), &timer));
     vm.keep(vm.registry.add(handlers));
@@ -544,7 +563,8 @@ TEST(SaveVM, WhatIsWrittenIsReadBack) {
     Timer received;
     StubHandlers source("dev");
     StubHandlers destination("dev");
-    source.active = source.has_full = true;
+    source.active = true;
+    source.which = destination.which = SaveVMHandlers::Sections::LiveAndFull;
     for (auto [vm, timer, stub] :
          {std::tuple{&from, &sent, &source}, std::tuple{&to, &received, &destination}}) {
         vm->register_ram();
