@@ -103,6 +103,7 @@ class RamHandlers final : public SaveVMHandlers {
     // One outgoing attempt's.
     SaveSession* session_ = nullptr;
     std::optional<RamDirtyMap> map_;
+    util::Registration log_use_;
     std::vector<system::DirtyTracker*> started_;
     const system::RamBlock* named_block_ = nullptr;  // the last record's
     uint64_t zero_pages_ = 0;
@@ -122,6 +123,7 @@ Result<> RamHandlers::save_prepare(SaveSession& session) {
 }
 
 Result<> RamHandlers::start_trackers() {
+    log_use_ = memory_.dirty_log_use().take();
     started_.reserve(memory_.trackers().size());
     for (system::DirtyTracker* tracker : memory_.trackers()) {
         started_.push_back(tracker);  // one that fails to start wants to be stopped too
@@ -139,6 +141,7 @@ void RamHandlers::stop_trackers() noexcept {
         started_.back()->dirty_log_stop();
         started_.pop_back();
     }
+    log_use_.reset();
 }
 
 void RamHandlers::reset_stats() {

@@ -159,4 +159,29 @@ util::Registration GuestMemory::add_tracker(DirtyTracker& tracker) {
     return util::Registration([this, &tracker] { std::erase(trackers_, &tracker); });
 }
 
+util::Registration DirtyLogUse::claim() {
+    user_ = ++last_claim_;
+    return util::Registration([this, mine = user_] { release(mine); });
+}
+
+void DirtyLogUse::release(uint64_t claim) {
+    const std::lock_guard lock(mutex_);
+    if (user_ != claim) return;  // it gave way
+    user_ = 0;
+    give_way_ = nullptr;
+}
+
+std::optional<util::Registration> DirtyLogUse::observe(std::function<void()> give_way) {
+    const std::lock_guard lock(mutex_);
+    if (user_ != 0) return std::nullopt;
+    give_way_ = std::move(give_way);
+    return claim();
+}
+
+util::Registration DirtyLogUse::take() {
+    const std::lock_guard lock(mutex_);
+    if (const auto give_way = std::exchange(give_way_, nullptr)) give_way();
+    return claim();
+}
+
 }  // namespace ferry::system

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -88,6 +89,27 @@ class DirtyTracker {
     virtual void dirty_log_sync(SyncPhase phase, DirtySink& sink) = 0;
 };
 
+// What blocks and trackers log has one reader at a time: a migration, or an observer who gives way
+// to one. Thread-safe.
+class DirtyLogUse {
+ public:
+    // For an observer, until the Registration goes; nothing while somebody else has the log. When a
+    // migration wants it, `give_way` is called on its thread, once: when that returns, the observer
+    // has stopped what trackers it had started, and looks at the log no more.
+    std::optional<util::Registration> observe(std::function<void()> give_way);
+    // For a migration.
+    util::Registration take();
+
+ private:
+    util::Registration claim();
+    void release(uint64_t claim);
+
+    std::mutex mutex_;  // held while an observer gives way
+    uint64_t last_claim_ = 0;
+    uint64_t user_ = 0;  // the claim of who has it, or 0
+    std::function<void()> give_way_;
+};
+
 struct RamMapping {
     RamBlock* block;
     Gpa gpa;
@@ -122,11 +144,13 @@ class GuestMemory {
 
     util::Registration add_tracker(DirtyTracker& tracker);
     const std::vector<DirtyTracker*>& trackers() const { return trackers_; }
+    DirtyLogUse& dirty_log_use() { return dirty_log_use_; }
 
  private:
     std::vector<std::unique_ptr<RamBlock>> blocks_;
     std::vector<RamMapping> mappings_;
     std::vector<DirtyTracker*> trackers_;
+    DirtyLogUse dirty_log_use_;
 };
 
 }  // namespace ferry::system

@@ -53,11 +53,14 @@ Result<DirtyRateRequest> request_from(const Json& arguments) {
         return make_error(ErrorKind::InvalidArgument, "sample-pages is out of range[{}, {}].",
                           DirtyRate::kMinSamples, DirtyRate::kMaxSamples);
     }
-    if (!sampling) {
+    if (mode == "dirty-ring") {
         return make_error(ErrorKind::Unsupported,
                           "mode {} is not enabled, use other method instead.", mode);
     }
-    return DirtyRateRequest{milliseconds(time * unit), static_cast<uint64_t>(samples)};
+    return DirtyRateRequest{
+        .time = milliseconds(time * unit),
+        .mode = sampling ? DirtyRateMode::PageSampling : DirtyRateMode::DirtyBitmap,
+        .pages_per_gib = sampling ? static_cast<uint64_t>(samples) : 0};
 }
 
 void calc_dirty_rate(DirtyRate& rate, const Json& arguments, Reply reply) {
@@ -86,7 +89,8 @@ Json dirty_rate_json(const DirtyRate::State& state, const Json& arguments) {
                 {"calc-time", ms ? time : time / 1000},
                 {"calc-time-unit", ms ? "millisecond" : "second"},
                 {"sample-pages", state.request.pages_per_gib},
-                {"mode", "page-sampling"}};
+                {"mode", state.request.mode == DirtyRateMode::PageSampling ? "page-sampling"
+                                                                           : "dirty-bitmap"}};
     if (state.status == DirtyRate::Status::Measured) out["dirty-rate"] = state.mib_per_s;
     return out;
 }

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// How fast the guest dirties its memory, by sampling: some pages of each block are hashed, and
-// hashed again after a while; the share that changed stands for all.
+// How fast the guest dirties its memory: one measurement at a time.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "system/main-loop.h"
 #include "system/memory.h"
+#include "system/vmm/dirty-rate-probe.h"
 #include "util/env.h"
 #include "util/registration.h"
 #include "util/result.h"
@@ -18,9 +17,12 @@
 
 namespace ferry::vmm {
 
+enum class DirtyRateMode : uint8_t { PageSampling, DirtyBitmap };
+
 struct DirtyRateRequest {
     std::chrono::milliseconds time{0};
-    uint64_t pages_per_gib = 512;
+    DirtyRateMode mode = DirtyRateMode::PageSampling;
+    uint64_t pages_per_gib = 512;  // PageSampling
 };
 
 // Main loop thread.
@@ -32,37 +34,35 @@ class DirtyRate {
     enum class Status : uint8_t { Unstarted, Measuring, Measured };
     struct State {
         Status status = Status::Unstarted;
-        DirtyRateRequest request{std::chrono::milliseconds(0), 0};
+        DirtyRateRequest request{.pages_per_gib = 0};
         std::chrono::seconds begin{0};  // of the process's clock
         uint64_t mib_per_s = 0;         // once Measured
     };
 
+    struct Parts {
+        system::MainLoop& loop;
+        util::Env& env;
+        system::GuestMemory& memory;
+        system::DirtyTracker* cpu_writes;  // null where no CPU writes by itself
+    };
     // All outlive this; `worker` has ended its jobs before.
-    DirtyRate(system::MainLoop& loop, util::Env& env, system::GuestMemory& memory,
-              util::Worker& worker);
+    DirtyRate(const Parts& parts, util::Worker& worker);
 
-    // Returns at once. InvalidState while one is under way.
+    // Returns at once. InvalidState while one is under way, and where the mode can't be used now.
     Result<> start(DirtyRateRequest request);
     const State& state() const { return state_; }
 
  private:
-    struct Sample {
-        const system::RamBlock* block;
-        uint64_t page;
-        uint64_t hash;
-    };
-    using Samples = std::vector<Sample>;
+    using Probe = std::shared_ptr<DirtyRateProbe>;
 
-    void first_look_done(std::shared_ptr<Samples> samples);
-    void wait_is_over(const std::shared_ptr<Samples>& samples);
-    void measured(uint64_t changed, uint64_t sampled);
+    Result<std::unique_ptr<DirtyRateProbe>> make_probe(const DirtyRateRequest& request);
+    void begun_looking(const Probe& probe, Result<> begun);
+    void wait_is_over(const Probe& probe);
+    void measured(const DirtyRateProbe::Found& found);
 
-    system::MainLoop& loop_;
-    util::Env& env_;
-    system::GuestMemory& memory_;
+    const Parts parts_;
     util::Worker& worker_;
     State state_;
-    util::Nanoseconds first_look_{};
     std::optional<util::Registration> timer_;
     std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };

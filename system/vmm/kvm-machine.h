@@ -54,6 +54,7 @@ class KvmMachine final : public system::VcpuControl {
     // While paused. `done` on the loop thread.
     void reset(Memory memory, system::Done done);
 
+    system::DirtyTracker& cpu_writes() { return *dirty_log_; }
     kvm::Interrupts& interrupts() { return vm_->interrupts(); }
     // Null where the host's KVM has no irqfd.
     system::InterruptRoutes* routes() { return routes_ ? &*routes_ : nullptr; }

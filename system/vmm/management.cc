@@ -10,7 +10,11 @@ Management::Management(Vm& vm, std::unique_ptr<util::Worker> worker)
     : vm_(vm),
       objects_(vm.options()),
       worker_(std::move(worker)),
-      dirty_rate_(vm.loop(), vm.env(), vm.board().memory(), *worker_) {}
+      dirty_rate_({.loop = vm.loop(),
+                   .env = vm.env(),
+                   .memory = vm.board().memory(),
+                   .cpu_writes = vm.cpu_writes()},
+                  *worker_) {}
 
 Result<std::unique_ptr<Management>> Management::create(Vm& vm, monitor::CommandTable& table) {
     MIG_TRY(auto worker, util::Worker::create("management"));

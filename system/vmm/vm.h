@@ -66,6 +66,10 @@ class Vm final : public monitor::VmControl {
 
     Board& board() { return *board_; }
     Workloads& workloads() { return workloads_; }
+    // What CPUs wrote; null where none execute.
+    system::DirtyTracker* cpu_writes() {
+        return kvm_machine_ ? &kvm_machine_->cpu_writes() : nullptr;
+    }
     std::vector<Platform::Object> platform_objects() const {
         return platform_ ? platform_->objects() : std::vector<Platform::Object>();
     }

@@ -17,6 +17,20 @@ class Guest(KvmTestCase):
         self.assertIn("CPU 0/KVM", vmm.threads())
         self.assertTrue(os.path.exists(f"/proc/{vmm.pid}/task/{cpu['thread-id']}"))
 
+    def test_dirty_rate_by_kvms_log(self):
+        vmm = self.guest()
+        self.wait_counting(vmm)
+        measure = {"calc-time": 50, "calc-time-unit": "millisecond", "mode": "dirty-bitmap"}
+        vmm.cmd("calc-dirty-rate", measure)
+        vmm.wait_for(lambda: vmm.cmd("query-dirty-rate")["status"] == "measured")
+        self.assertGreater(vmm.cmd("query-dirty-rate")["dirty-rate"], 0)
+        vmm.cmd("stop")
+        vmm.cmd("calc-dirty-rate", measure)
+        vmm.wait_for(lambda: vmm.cmd("query-dirty-rate")["status"] == "measured")
+        self.assertEqual(vmm.cmd("query-dirty-rate")["dirty-rate"], 0)
+        vmm.cmd("cont")
+        self.wait_counting(vmm)
+
     def test_nothing_changes_while_it_is_stopped(self):
         vmm = self.guest()
         self.wait_counting(vmm)

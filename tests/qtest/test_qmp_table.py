@@ -596,6 +596,43 @@ class Table(TableTestCase):
             ("query-dirty-rate", {}, Is({**RATE, "dirty-rate": lambda rate: rate > 0})),
             ("calc-dirty-rate", {"calc-time": 60}, DONE)])
 
+    def test_dirty_rate_is_measured_by_the_bitmap(self):
+        vmm = self.vmm(*workload("32M", pages_per_second=1000000))
+        self.check(vmm, [("calc-dirty-rate", {"calc-time": 50, "calc-time-unit": "millisecond",
+                                              "mode": "dirty-bitmap"}, DONE)])
+        vmm.wait_for(lambda: vmm.cmd("query-dirty-rate")["status"] == "measured")
+        bitmap = {**RATE, "mode": "dirty-bitmap", "sample-pages": 0}
+        self.check(vmm, [
+            ("query-dirty-rate", {}, Is({**bitmap, "dirty-rate": lambda rate: rate > 0})),
+            ("calc-dirty-rate", {"calc-time": 60, "mode": "dirty-bitmap"}, DONE)])
+
+    def test_migration_goes_before_a_measurement_by_the_bitmap(self):
+        busy = workload("8M", offset="8M", pages_per_second=20000)
+        with self.pair(*busy, backed=True) as (src, dst):
+            self.check(src, [("calc-dirty-rate", {"calc-time": 60, "mode": "dirty-bitmap"}, DONE)])
+            src.set_parameters(max_bandwidth=16 << 20, downtime_limit=1)
+            start_migration(src, dst)
+            src.wait_migration("active")
+            src.wait_for(lambda: src.cmd("query-migrate")["ram"]["dirty-sync-count"] > 1)
+            src.set_parameters(max_bandwidth=1 << 30, downtime_limit=2000)
+            src.wait_migration()
+            dst.wait_migration()
+            dst.cmd("stop")
+            self.assert_workload_correct(dst)
+
+    def test_measurement_by_the_bitmap_is_refused_while_a_migration_runs(self):
+        with self.pair(*workload("8M", offset="8M", pages_per_second=20000)) as (src, dst):
+            src.set_parameters(max_bandwidth=8 << 20, downtime_limit=1)
+            start_migration(src, dst)
+            src.wait_migration("active")
+            src.wait_for(lambda: src.cmd("query-migrate")["ram"]["dirty-sync-count"] > 0)
+            self.check(src, [("calc-dirty-rate", {"calc-time": 1, "mode": "dirty-bitmap"},
+                              Refused(None, parts=["dirty log", "page-sampling"]))])
+            src.cmd("migrate_cancel")
+            src.wait_migration("cancelled")
+            dst.wait_exit()
+            self.check(src, [("calc-dirty-rate", {"calc-time": 1, "mode": "dirty-bitmap"}, DONE)])
+
     def test_device_that_was_added_migrates(self):
         with self.pair() as (src, dst):
             for vmm in (src, dst):

@@ -48,5 +48,26 @@ TEST(RamBlock, FreshMemoryIsUnusedUntilTheFirstWrite) {
     EXPECT_TRUE(block->used());
 }
 
+TEST(DirtyLogUse, ObserverGivesWayToAMigrationOnce) {
+    DirtyLogUse use;
+    int gave_way = 0;
+    auto observing = use.observe([&] { ++gave_way; });
+    ASSERT_TRUE(observing);
+    EXPECT_FALSE(use.observe([] {}));
+    auto migrating = use.take();
+    EXPECT_EQ(gave_way, 1);
+    observing->reset();  // it has nothing to give back any more
+    EXPECT_FALSE(use.observe([] {}));
+    migrating.reset();
+    EXPECT_TRUE(use.observe([] {}));
+}
+
+TEST(DirtyLogUse, ObserverThatHasGoneIsNotAsked) {
+    DirtyLogUse use;
+    use.observe([] { FAIL(); });
+    const auto migrating = use.take();
+    EXPECT_FALSE(use.observe([] {}));
+}
+
 }  // namespace
 }  // namespace ferry::system
