@@ -123,6 +123,10 @@ Result<bool> Interrupts::signal_msi(MsiMessage message) {
 
 Result<util::Registration> Interrupts::attach_irqfd(BorrowedFd event, Gsi gsi,
                                                     std::optional<BorrowedFd> resample) {
+    if (resample && !capabilities_.irqfd_resample) {
+        return make_error(ErrorKind::Unsupported,
+                          "the host's KVM does not tell when an interrupt is acknowledged");
+    }
     // Kept until the end: the kernel finds the attachment by the descriptor.
     MIG_TRY(UniqueFd kept, util::duplicate(event));
     kvm_irqfd request{};

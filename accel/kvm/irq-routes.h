@@ -52,6 +52,10 @@ class KvmInterruptRoutes final : public system::InterruptRoutes {
     std::unique_ptr<system::MsiRoutes> create_msi_routes() override {
         return std::make_unique<KvmMsiRoutes>(interrupts_);
     }
+    Result<util::Registration> connect_input(unsigned input, const util::EventFd& event,
+                                             const util::EventFd& acknowledged) override {
+        return interrupts_.attach_irqfd(event.fd(), input, acknowledged.fd());
+    }
 
  private:
     Interrupts& interrupts_;

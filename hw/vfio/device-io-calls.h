@@ -16,12 +16,13 @@ namespace ferry::vfio::call {
 inline constexpr std::string_view kInfo = "get info", kRegionInfo = "get region info",
                                   kIrqInfo = "get irq info", kSetIrqs = "set irqs",
                                   kDisableIrqs = "disable irqs", kMaskIrq = "mask irq",
-                                  kUnmaskIrq = "unmask irq", kReset = "reset",
-                                  kCaps = "get migration caps", kGetState = "get state",
-                                  kStopCopyBytes = "get data size", kReadState = "read state",
-                                  kWriteState = "write state", kPrecopyInfo = "get precopy info",
-                                  kLogProbe = "probe dma log", kLogStart = "start dma log",
-                                  kLogReport = "report dma log", kLogStop = "stop dma log";
+                                  kUnmaskIrq = "unmask irq", kUnmaskEventfd = "set unmask eventfd",
+                                  kReset = "reset", kCaps = "get migration caps",
+                                  kGetState = "get state", kStopCopyBytes = "get data size",
+                                  kReadState = "read state", kWriteState = "write state",
+                                  kPrecopyInfo = "get precopy info", kLogProbe = "probe dma log",
+                                  kLogStart = "start dma log", kLogReport = "report dma log",
+                                  kLogStop = "stop dma log";
 
 inline std::string set_state(MigState next) {
     return fmt::format("set state {}", to_string(next));

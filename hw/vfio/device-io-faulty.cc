@@ -102,6 +102,11 @@ Result<> FaultyDeviceIo::set_irq_masked(uint32_t index, uint32_t vector, bool ma
     return inner().set_irq_masked(index, vector, masked);
 }
 
+Result<> FaultyDeviceIo::set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd fd) {
+    MIG_CHECK(before(call::kUnmaskEventfd, fmt::format("index {} vector {}", index, vector)));
+    return inner().set_irq_unmask_eventfd(index, vector, fd);
+}
+
 Result<> FaultyDeviceIo::reset() {
     MIG_CHECK(before(call::kReset));
     MIG_CHECK(inner().reset());

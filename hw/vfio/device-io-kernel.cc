@@ -61,6 +61,7 @@ class KernelDeviceIo final : public VfioDeviceIo {
                               std::span<const BorrowedFd> fds) override;
     Result<> disable_irqs(uint32_t index) override;
     Result<> set_irq_masked(uint32_t index, uint32_t vector, bool masked) override;
+    Result<> set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd fd) override;
     Result<> reset() override;
 
     Result<> region_read(uint32_t region, uint64_t offset, MutBytes out) override;
@@ -191,6 +192,25 @@ Result<> KernelDeviceIo::set_irq_masked(uint32_t index, uint32_t vector, bool ma
     MIG_CHECK(kernel_.ioctl(device_.fd(), uapi::kDeviceSetIrqs, &set,
                             fmt::format("ioctl(VFIO_DEVICE_SET_IRQS, {} {} vector {})",
                                         masked ? "mask" : "unmask", irq_name(index), vector)));
+    return {};
+}
+
+Result<> KernelDeviceIo::set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd fd) {
+    struct WithFd {
+        uapi::IrqSet set;
+        int32_t fd;
+    } call{.set = {.argsz = sizeof(WithFd),
+                   .flags = uapi::kIrqDataEventfd | uapi::kIrqActionUnmask,
+                   .index = index,
+                   .start = vector,
+                   .count = 1},
+           .fd = fd.raw()};
+    static_assert(sizeof(WithFd) == sizeof(uapi::IrqSet) + sizeof(int32_t));
+    auto done =
+        kernel_.ioctl(device_.fd(), uapi::kDeviceSetIrqs, &call,
+                      fmt::format("ioctl(VFIO_DEVICE_SET_IRQS, unmask {} vector {} by eventfd)",
+                                  irq_name(index), vector));
+    if (!done) return unsupported_if_enotty(std::move(done).error());
     return {};
 }
 

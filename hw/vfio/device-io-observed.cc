@@ -72,6 +72,11 @@ Result<> ObservedDeviceIo::set_irq_masked(uint32_t index, uint32_t vector, bool 
     return ForwardingDeviceIo::set_irq_masked(index, vector, masked);
 }
 
+Result<> ObservedDeviceIo::set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd fd) {
+    const auto entry = now(call::kUnmaskEventfd);
+    return ForwardingDeviceIo::set_irq_unmask_eventfd(index, vector, fd);
+}
+
 Result<> ObservedDeviceIo::reset() {
     const auto entry = now(call::kReset);
     return ForwardingDeviceIo::reset();

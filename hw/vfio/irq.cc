@@ -20,10 +20,10 @@ size_t end_of(const std::vector<bool>& vectors) {
 }  // namespace
 
 std::shared_ptr<IrqWiring> IrqWiring::create(system::MainLoop& loop, VfioDeviceIo& io, Infos infos,
-                                             std::unique_ptr<system::MsiRoutes> routes,
-                                             Fired fired) {
+                                             system::InterruptRoutes* routes,
+                                             std::optional<unsigned> input, Fired fired) {
     return std::shared_ptr<IrqWiring>(
-        new IrqWiring(loop, io, infos, std::move(routes), std::move(fired)));
+        new IrqWiring(loop, io, infos, routes, input, std::move(fired)));
 }
 
 Result<> IrqWiring::apply(const Wish& wish) {
@@ -44,6 +44,11 @@ Result<> IrqWiring::apply(const Wish& wish) {
 Result<> IrqWiring::disable() {
     MIG_CHECK(io_.disable_irqs(*applied_.index));
     applied_ = {};
+    std::shared_ptr<RoutedPin> pin;
+    {
+        const std::lock_guard lock(mutex_);
+        pin = std::exchange(pin_, nullptr);
+    }
     return {};
 }
 
@@ -69,10 +74,13 @@ Result<> IrqWiring::connect(const Wish& wish, size_t count) {
         if (!wish.vectors[i]) continue;
         MIG_TRY(fds[i], line_fd(index, i));
     }
+    std::shared_ptr<RoutedPin> pin;
+    if (index == pci_irq::kIntx && fds[0].valid()) pin = route_pin(lines(index)[0]);
     MIG_CHECK(io_.set_irq_eventfds(index, 0, fds));
     applied_.index = index;
     applied_.vectors = wish.vectors;
     applied_.vectors.resize(count);
+    if (pin) finish_pin(std::move(pin));
     return {};
 }
 
@@ -107,15 +115,43 @@ Result<> IrqWiring::reconnect(const Wish& wish) {
     return {};
 }
 
+std::shared_ptr<IrqWiring::RoutedPin> IrqWiring::route_pin(const Line& event) {
+    if (routes_ == nullptr || !input_) return nullptr;
+    auto acknowledged = util::EventFd::create();
+    if (!acknowledged) return nullptr;
+    auto connection = routes_->connect_input(*input_, *event, *acknowledged);
+    if (!connection) return nullptr;
+    return std::make_shared<RoutedPin>(
+        RoutedPin{event, std::move(*acknowledged), std::move(*connection)});
+}
+
+void IrqWiring::finish_pin(std::shared_ptr<RoutedPin> pin) {
+    if (io_.set_irq_unmask_eventfd(pci_irq::kIntx, 0, pin->acknowledged.fd())) {
+        const std::lock_guard lock(mutex_);
+        pin_ = std::move(pin);
+        return;
+    }
+    // If it has fired meanwhile, it did so into the guest, and the driver has masked it. One too
+    // many does no harm.
+    const Line event = pin->event;
+    pin.reset();
+    event->signal();
+}
+
+IrqWiring::Line IrqWiring::routed_intx() const {
+    const std::lock_guard lock(mutex_);
+    return pin_ ? pin_->event : nullptr;
+}
+
 Result<> IrqWiring::route(std::span<const std::optional<system::MsiMessage>> messages) {
-    if (!routes_) return {};
+    if (!messages_) return {};
     std::vector<std::optional<system::MsiRoutes::Vector>> wanted(messages.size());
     const std::vector<Line> known =
         messages.empty() ? std::vector<Line>{} : lines(applied_.index.value_or(pci_irq::kMsix));
     for (size_t i = 0; i < std::min(messages.size(), known.size()); ++i) {
         if (messages[i] && known[i]) wanted[i] = {.event = known[i], .message = *messages[i]};
     }
-    return routes_->connect(wanted);
+    return messages_->connect(wanted);
 }
 
 Result<> IrqWiring::unmask_intx() {

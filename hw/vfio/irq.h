@@ -31,10 +31,10 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     using Infos = std::array<IrqInfo, kPciIrqKinds>;
 
     // Destroyed on the loop thread, before `io` and whatever `fired` refers to.
-    // Without `routes` every interrupt goes to `fired`.
+    // Without `routes` every interrupt goes to `fired`. `input`: where the pin leads, if anywhere.
     static std::shared_ptr<IrqWiring> create(system::MainLoop& loop, VfioDeviceIo& io, Infos infos,
-                                             std::unique_ptr<system::MsiRoutes> routes,
-                                             Fired fired);
+                                             system::InterruptRoutes* routes,
+                                             std::optional<unsigned> input, Fired fired);
 
     struct Wish {
         std::optional<uint32_t> index;  // none: the device's interrupts are off
@@ -52,6 +52,9 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
 
     // Any thread. The eventfds of an index; entries of vectors never used are null.
     using Line = std::shared_ptr<const util::EventFd>;
+    // That of the pin, if its interrupts go to the guest, and the guest's acknowledgements to the
+    // driver, by themselves; else null.
+    Line routed_intx() const;
     std::vector<Line> lines(uint32_t index) const;
 
  private:
@@ -62,12 +65,23 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     };
 
     IrqWiring(system::MainLoop& loop, VfioDeviceIo& io, Infos infos,
-              std::unique_ptr<system::MsiRoutes> routes, Fired fired)
+              system::InterruptRoutes* routes, std::optional<unsigned> input, Fired fired)
         : loop_(loop),
           io_(io),
           infos_(infos),
           fired_(std::move(fired)),
-          routes_(std::move(routes)) {}
+          routes_(routes),
+          messages_(routes != nullptr ? routes->create_msi_routes() : nullptr),
+          input_(input) {}
+    // The way of the pin past this process.
+    struct RoutedPin {
+        std::shared_ptr<const util::EventFd> event;
+        util::EventFd acknowledged;
+        util::Registration connection;
+    };
+    // Before the driver can signal, and after; null where it does not work.
+    std::shared_ptr<RoutedPin> route_pin(const std::shared_ptr<const util::EventFd>& event);
+    void finish_pin(std::shared_ptr<RoutedPin> pin);
     Result<> disable();
     Result<> enable(const Wish& wish);
     Result<> connect(const Wish& wish, size_t count);
@@ -82,12 +96,15 @@ class IrqWiring : public std::enable_shared_from_this<IrqWiring> {
     VfioDeviceIo& io_;
     const Infos infos_;
     const Fired fired_;
-    const std::unique_ptr<system::MsiRoutes> routes_;  // may be null
+    system::InterruptRoutes* const routes_;              // may be null
+    const std::unique_ptr<system::MsiRoutes> messages_;  // null if routes_ is
+    const std::optional<unsigned> input_;
     Wish applied_;  // vectors.size(): as many as the driver has set up
 
     mutable std::mutex mutex_;  // what follows; never held across a call of the driver or the loop
     std::array<std::vector<std::shared_ptr<Watched>>, kPciIrqKinds> lines_;
     std::vector<std::shared_ptr<Watched>> retired_;
+    std::shared_ptr<RoutedPin> pin_;
 };
 
 }  // namespace ferry::vfio

@@ -75,11 +75,13 @@ void PciConfig::set_up_header(const Hardware& hardware) {
     space_.set_u16(PCI_COMMAND, 0);
     space_.set_u8(PCI_HEADER_TYPE, space_.u8(PCI_HEADER_TYPE) & ~kMultiFunction);
     space_.set_u32(PCI_ROM_ADDRESS, 0);  // the option ROM is not for the guest
-    space_.set_u8(PCI_INTERRUPT_LINE, 0);
     constexpr uint8_t kLastPin = 4;
     pin_ = space_.u8(PCI_INTERRUPT_PIN);
     if (!hardware.has_intx || pin_ > kLastPin) pin_ = 0;
     space_.set_u8(PCI_INTERRUPT_PIN, pin_);
+    const bool wired = pin_ != 0 && hardware.interrupt_line;
+    space_.set_u8(PCI_INTERRUPT_LINE,
+                  wired ? static_cast<uint8_t>(hardware.interrupt_line(pin_)) : uint8_t{0});
 
     compare(PCI_VENDOR_ID, 4);  // and the device id
     util::store_le16(space_.must_match().data() + PCI_STATUS, PCI_STATUS_CAP_LIST);

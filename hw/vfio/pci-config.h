@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -41,6 +42,8 @@ class PciConfig {
         size_t config_bytes = SIZE_MAX;  // the device has; behind it zeros are answered
         std::array<uint64_t, kPciBars> bar_bytes{};
         bool has_intx = false;
+        // What firmware would write to Interrupt Line; called with the pin. May be null.
+        std::function<unsigned(unsigned pin)> interrupt_line;
         uint32_t msi_vectors = 0;
         uint32_t msix_vectors = 0;
     };

@@ -122,19 +122,28 @@ void PciFunction::drain_interrupts() {
     }
 }
 
-void PciFunction::deliver_what_waited() {
-    std::unique_lock lock(mutex_);
-    Outbox due = take_due(Delivery::Always);
-    if (intx_asserted_) due.pin = MsiSink::Level::High;
-    lock.unlock();
-    deliver(std::move(due));
-}
-
 void PciFunction::deliver(Outbox outbox) {
     for (const MsiMessage& message : outbox.messages) {
         setup_.sink.message(message.address, message.data);
     }
     if (outbox.pin && setup_.sink.pin) setup_.sink.pin(config_.interrupt_pin(), *outbox.pin);
+}
+
+void PciFunction::deliver_what_waited() {
+    const IrqWiring::Line pin = irqs_->routed_intx();
+    bool raise = false;
+    std::unique_lock lock(mutex_);
+    Outbox due = take_due(Delivery::Always);
+    if (irq_kind() == pci_irq::kIntx && pin) {
+        raise = std::exchange(intx_asserted_, false);
+        intx_waits_for_access_ = false;
+    } else if (irq_kind() == pci_irq::kIntx && (intx_asserted_ || pin_loaded_)) {
+        due.pin = intx_asserted_ ? MsiSink::Level::High : MsiSink::Level::Low;
+    }
+    pin_loaded_ = false;
+    lock.unlock();
+    if (raise) pin->signal();
+    deliver(std::move(due));
 }
 
 // The driver masked the pin when it fired and does not see the guest's end of interrupt. An access
@@ -158,7 +167,7 @@ struct PciFunction::Plan {
     std::optional<uint16_t> command;
     IrqWiring::Wish irqs;
     std::vector<std::optional<MsiMessage>> messages;
-    std::vector<MemoryBar> shown;
+    std::vector<MemoryBar> decoded;
     bool unmask_intx = false;
 };
 
@@ -167,15 +176,19 @@ PciFunction::Plan PciFunction::make_plan() {
     if (std::exchange(command_changed_, false)) plan.command = config_.command();
     plan.irqs = irq_wish();
     plan.messages = unmasked_messages();
-    // An access to a BAR is what ends an interrupt of the pin, so then all of them come here.
-    if (!hidden_ && plan.irqs.index != pci_irq::kIntx) plan.shown = config_.memory_bars();
+    if (!hidden_) plan.decoded = config_.memory_bars();
     plan.unmask_intx = std::exchange(unmask_intx_, false);
     return plan;
 }
 
 Result<> PciFunction::carry_out(const Plan& plan) {
+    // An access to a BAR is what ends an interrupt of the pin, if nobody else can tell; then all
+    // of them come here.
+    const auto needs_accesses = [&] {
+        return plan.irqs.index == pci_irq::kIntx && !irqs_->routed_intx();
+    };
     // Nobody may be inside a BAR that the device is about to stop decoding.
-    if (mapped_) mapped_->withdraw(plan.shown);
+    if (mapped_) mapped_->withdraw(needs_accesses() ? BarMappings::Decoded{} : plan.decoded);
     if (plan.command) {
         std::byte raw[sizeof(*plan.command)];
         util::store_le16(raw, *plan.command);
@@ -189,8 +202,8 @@ Result<> PciFunction::carry_out(const Plan& plan) {
         warn_once(Trouble::Route, std::move(routed).error().context(
                                       "its interrupts make a detour through this process"));
     }
-    if (mapped_) {
-        if (auto shown = mapped_->show(plan.shown); !shown) {
+    if (mapped_ && !needs_accesses()) {
+        if (auto shown = mapped_->show(plan.decoded); !shown) {
             warn_once(Trouble::Mapping,
                       std::move(shown).error().context("accesses go through this process"));
         }
@@ -219,6 +232,12 @@ Result<> PciFunction::settle() {
 }
 
 Result<> PciFunction::disable_interrupts() {
+    Outbox due;
+    {
+        const std::lock_guard lock(mutex_);
+        if (std::exchange(intx_asserted_, false)) due.pin = MsiSink::Level::Low;
+    }
+    deliver(std::move(due));
     return irqs_->apply({});
 }
 

@@ -32,7 +32,7 @@ std::vector<Run> runs_of(size_t length, IsDevices is_devices) {
 }
 
 Result<PciConfig::Hardware> read_hardware(VfioDeviceIo& io, const IrqWiring::Infos& infos,
-                                          bool wires_pins) {
+                                          const MsiSink& sink) {
     PciConfig::Hardware hardware;
     MIG_TRY(const RegionInfo config, io.region_info(pci_region::kConfig));
     constexpr uint64_t kHeaderBytes = 64;
@@ -51,7 +51,8 @@ Result<PciConfig::Hardware> read_hardware(VfioDeviceIo& io, const IrqWiring::Inf
         MIG_TRY(const RegionInfo region, io.region_info(pci_region::kBar0 + bar));
         hardware.bar_bytes[bar] = region.size;
     }
-    hardware.has_intx = wires_pins && infos[pci_irq::kIntx].count > 0;
+    hardware.has_intx = sink.pin != nullptr && infos[pci_irq::kIntx].count > 0;
+    hardware.interrupt_line = sink.input;
     hardware.msi_vectors = infos[pci_irq::kMsi].count;
     hardware.msix_vectors = infos[pci_irq::kMsix].count;
     return hardware;
@@ -74,8 +75,7 @@ Result<std::shared_ptr<PciFunction>> PciFunction::create(Setup setup) {
     for (uint32_t index = 0; index < std::min(info.num_irqs, kPciIrqKinds); ++index) {
         MIG_TRY(infos[index], setup.io.irq_info(index));
     }
-    MIG_TRY(PciConfig::Hardware hardware,
-            read_hardware(setup.io, infos, setup.sink.pin != nullptr));
+    MIG_TRY(PciConfig::Hardware hardware, read_hardware(setup.io, infos, setup.sink));
     MIG_TRY(PciConfig config, PciConfig::create(std::move(hardware), setup.vendor_bytes));
     return std::shared_ptr<PciFunction>(
         new PciFunction(std::move(setup), std::move(config), infos));
@@ -100,12 +100,13 @@ PciFunction::PciFunction(Setup setup, PciConfig config, IrqWiring::Infos infos)
         msix_.emplace(msix_layout_->vectors);
         used_vectors_.resize(msix_layout_->vectors);
     }
-    irqs_ =
-        IrqWiring::create(setup_.loop, setup_.io, infos,
-                          setup_.routes != nullptr ? setup_.routes->create_msi_routes() : nullptr,
-                          [this](uint32_t index, uint32_t vector, const util::EventFd& fd) {
-                              fired(index, vector, fd, Delivery::IfRunning);
-                          });
+    irqs_ = IrqWiring::create(setup_.loop, setup_.io, infos, setup_.routes,
+                              setup_.sink.input && config_.interrupt_pin() != 0
+                                  ? std::optional(setup_.sink.input(config_.interrupt_pin()))
+                                  : std::nullopt,
+                              [this](uint32_t index, uint32_t vector, const util::EventFd& fd) {
+                                  fired(index, vector, fd, Delivery::IfRunning);
+                              });
 }
 
 void PciFunction::connect() {

@@ -156,6 +156,8 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     std::optional<MsixTable> msix_;
     std::vector<bool> used_vectors_;  // MSI-X: unmasked at least once since it was enabled
     bool intx_asserted_ = false;
+    // The controllers' state came with the device's, and what it says of the pin need not be so.
+    bool pin_loaded_ = false;
     bool hidden_ = false;  // whatever is decoded, no BAR is shown to the guest's CPUs
     bool settling_ = false;
     bool settle_again_ = false;

@@ -127,6 +127,7 @@ Result<> PciFunction::load_config(migration::LoadStream& in) {
         const uint8_t pin = config_.interrupt_pin();
         intx_asserted_ = pin != 0 && loaded.pins[pin - 1];
         intx_waits_for_access_ = intx_asserted_;
+        pin_loaded_ = true;
         command_changed_ = true;
         kind = irq_kind();
     }

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "util/event-fd.h"
+#include "util/registration.h"
 #include "util/result.h"
 
 namespace ferry::system {
@@ -41,6 +42,12 @@ class InterruptRoutes {
  public:
     virtual ~InterruptRoutes() = default;
     virtual std::unique_ptr<MsiRoutes> create_msi_routes() = 0;
+    // A level-triggered input of the controllers, until the Registration goes: a signal of `event`
+    // raises it; when the guest acknowledges the interrupt, it falls and `acknowledged` is
+    // signalled. Several may share an input. The eventfds stay open as long, wherever they are
+    // moved. Unsupported where the host cannot tell.
+    virtual Result<util::Registration> connect_input(unsigned input, const util::EventFd& event,
+                                                     const util::EventFd& acknowledged) = 0;
 };
 
 }  // namespace ferry::system

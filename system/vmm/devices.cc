@@ -244,7 +244,9 @@ Result<Devices::Plan> Devices::plan(const DeviceOptions& options) {
     };
     vfio::MsiSink sink{
         .message = [this](uint64_t at, uint32_t data) { board_.msi_write(at, data); },
-        .pin = wire_pins(info.qom_path, info.address)};
+        .pin = wire_pins(info.qom_path, info.address),
+        .input = [machine = machine_, address = info.address](
+                     unsigned pin) { return pci_interrupt_line(machine, address, pin); }};
     vfio::VfioPciDevice::Request request{.vm = vm_,
                                          .bus = *board_.bus(),
                                          .address = info.address,

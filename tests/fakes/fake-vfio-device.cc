@@ -72,6 +72,11 @@ bool FakeVfioDevice::connected(uint32_t index, uint32_t vector) const {
 bool FakeVfioDevice::raise(uint32_t index, uint32_t vector) {
     const auto at = eventfds_.find({index, vector});
     if (at == eventfds_.end()) return false;
+    uint64_t unmasked = 0;
+    if (index == VFIO_PCI_INTX_IRQ_INDEX && intx_unmask_.valid() &&
+        ::read(intx_unmask_.raw(), &unmasked, sizeof(unmasked)) == sizeof(unmasked)) {
+        intx_masked_ = false;
+    }
     if (index == VFIO_PCI_INTX_IRQ_INDEX && std::exchange(intx_masked_, true)) return false;
     const uint64_t one = 1;
     return ::write(at->second.raw(), &one, sizeof(one)) == sizeof(one);
@@ -153,6 +158,14 @@ SysValue FakeVfioDevice::set_irqs(const void* argument) {
     const bool intx = set.index == VFIO_PCI_INTX_IRQ_INDEX;
     if (action != VFIO_IRQ_SET_ACTION_TRIGGER) {
         if (!intx || !allocated_.contains(set.index) || set.count != 1) return -EINVAL;
+        if (data == VFIO_IRQ_SET_DATA_EVENTFD) {
+            if (action != VFIO_IRQ_SET_ACTION_UNMASK || !unmasks_by_eventfd) return -ENOTTY;
+            int32_t fd = -1;
+            std::memcpy(&fd, static_cast<const std::byte*>(argument) + kHeader, sizeof(fd));
+            intx_unmask_ = fd < 0 ? UniqueFd() : UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+            log_.push_back(fmt::format("{}: unmask INTx by eventfd", name));
+            return 0;
+        }
         intx_masked_ = action == VFIO_IRQ_SET_ACTION_MASK;
         log_.push_back(fmt::format("{}: {} INTx", name, intx_masked_ ? "mask" : "unmask"));
         return 0;
@@ -161,6 +174,7 @@ SysValue FakeVfioDevice::set_irqs(const void* argument) {
         if (set.count != 0) return -EINVAL;
         std::erase_if(eventfds_, [&](const auto& e) { return e.first.first == set.index; });
         allocated_.erase(set.index);
+        if (intx) intx_unmask_ = UniqueFd();
         log_.push_back(fmt::format("{}: disable irqs {}", name, set.index));
         return 0;
     }

@@ -58,6 +58,7 @@ class FakeVfioDevice {
     std::vector<Region> regions;
     std::vector<Irq> irqs;
     uint32_t host_vectors = UINT32_MAX;  // that the host can spare
+    bool unmasks_by_eventfd = true;      // INTx
     size_t max_transfer = SIZE_MAX;      // of one pread or pwrite
 
     // Migration.
@@ -114,6 +115,7 @@ class FakeVfioDevice {
     std::map<std::pair<uint32_t, uint32_t>, UniqueFd> eventfds_;
     std::map<uint32_t, uint32_t> allocated_;  // vectors per enabled index
     bool intx_masked_ = false;
+    UniqueFd intx_unmask_;  // an eventfd; invalid: none
     uint64_t session_ = 0;  // the open one, 0: none
     uint64_t last_session_ = 0;
     size_t data_position_ = 0;

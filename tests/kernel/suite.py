@@ -9,12 +9,19 @@ import vfio
 
 HERE = pathlib.Path(__file__).resolve().parent
 STOCK = ("smoke", "conformance", "migrate", "outside", "failures", "interrupted", "guests")
+PASSTHROUGH = ("passthrough",)
 IOMMUFD = ("smoke", "conformance", "tracked", "outside", "guests")
 MODULE = "/lib/modules/ferry-vfio-testdev.ko"
 DEVICES = 4
 
+if vfio.has_iommufd():
+    scripts = IOMMUFD
+elif "intel_iommu=on" in pathlib.Path("/proc/cmdline").read_text():
+    scripts = PASSTHROUGH
+else:
+    scripts = STOCK
 status = 0
-for script in IOMMUFD if vfio.has_iommufd() else STOCK:
+for script in scripts:
     subprocess.run(["rmmod", "ferry_vfio_testdev"], check=True)
     subprocess.run(["insmod", MODULE, f"devices={DEVICES}"], check=True)
     status |= subprocess.run([sys.executable, HERE / f"{script}.py"], check=False).returncode

@@ -106,6 +106,7 @@ class FaultyDeviceIo final : public ForwardingDeviceIo {
                               std::span<const BorrowedFd> fds) override;
     Result<> disable_irqs(uint32_t index) override;
     Result<> set_irq_masked(uint32_t index, uint32_t vector, bool masked) override;
+    Result<> set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd fd) override;
     Result<> reset() override;
 
     Result<> region_read(uint32_t region, uint64_t offset, MutBytes out) override;

@@ -25,6 +25,9 @@ class ForwardingDeviceIo : public VfioDeviceIo {
     Result<> set_irq_masked(uint32_t index, uint32_t vector, bool masked) override {
         return inner_->set_irq_masked(index, vector, masked);
     }
+    Result<> set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd fd) override {
+        return inner_->set_irq_unmask_eventfd(index, vector, fd);
+    }
     Result<> reset() override { return inner_->reset(); }
 
     Result<> region_read(uint32_t region, uint64_t offset, MutBytes out) override {

@@ -24,6 +24,8 @@ struct MsiSink {
     // The level of pin 1 (INTA) to 4. May be null: then the function shows no pin.
     enum class Level : uint8_t { Low, High };
     std::function<void(unsigned pin, Level level)> pin;
+    // Which input of the interrupt controllers that pin leads to. Null if `pin` is.
+    std::function<unsigned(unsigned pin)> input;
 };
 
 // Main loop thread, unless a method says otherwise.

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "hw/vfio/mig-state.h"
@@ -81,6 +82,13 @@ class VfioDeviceIo {
                                       std::span<const BorrowedFd> fds) = 0;
     virtual Result<> disable_irqs(uint32_t index) = 0;
     virtual Result<> set_irq_masked(uint32_t index, uint32_t vector, bool masked) = 0;
+    // A signal of the eventfd unmasks the vector, until the index is disabled. Borrowed for the
+    // call only. Unsupported where the driver cannot, as most of those without hardware.
+    virtual Result<> set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd) {
+        return Error(ErrorKind::Unsupported,
+                     "no eventfd can unmask vector " + std::to_string(vector) +
+                         " of interrupt index " + std::to_string(index));
+    }
     virtual Result<> reset() = 0;  // RUNNING afterwards, data sessions are over
 
     // Any thread. All of the span, or an Error; never short.

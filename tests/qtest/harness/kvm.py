@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .pci import BARS_AT, CAP_MSIX
+from .pci import BARS_AT, CAP_MSIX, INTERRUPT_LINE
 from .vmm import VMM, VmmTestCase
 
 GUESTS = Path(__file__).resolve().parent.parent / "guests"
@@ -96,6 +96,36 @@ class WorkingGuest:
         assert lost == 0, lost
         ordered(pages(vmm, cls.FIRST, cls.LAST))
         return rounds
+
+
+class PinGuest:
+    """The guest that works with QEMU's edu device by its interrupt pin (guests/pin.S)."""
+
+    ROUNDS, INTERRUPTS, WRONG = 0x600, 0x604, 0x608
+    SLOT = 3
+    BAR = BARS_AT + (SLOT << 20)
+    INPUT = 11  # that slot's pin A in a machine of type pc; the PICs do not have those of q35
+
+    @classmethod
+    def assemble(cls, folder):
+        return assemble("pin", folder, BAR=cls.BAR, INPUT=cls.INPUT)
+
+    @classmethod
+    def prepare(cls, dev):
+        """What firmware would set up; a driver would look at the register."""
+        dev.setup(cls.BAR)
+        assert dev.address(0) == cls.BAR, hex(dev.address(0))
+        line = dev.config_readb(INTERRUPT_LINE)
+        assert line == cls.INPUT, line
+
+    wait_rounds = WorkingGuest.wait_rounds
+
+    @classmethod
+    def check(cls, vmm):
+        """Of a VM that stands still."""
+        rounds, interrupts = vmm.qtest.readl(cls.ROUNDS), vmm.qtest.readl(cls.INTERRUPTS)
+        assert rounds - interrupts in (0, 1), (rounds, interrupts)
+        return vmm.qtest.readl(cls.WRONG)
 
 
 class KvmTestCase(VmmTestCase):

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A guest of a few instructions on the host's KVM: exits, stopping, ends.
+#include <poll.h>
+
 #include <array>
 
 #include "accel/kvm/irq-routes.h"
@@ -132,6 +134,38 @@ TEST_F(HostKvm, EachSignalOfADeviceIsOneInterrupt) {
     guest.resume();
     ASSERT_TRUE(guest.pause());
     EXPECT_EQ(guest.bus.said().size(), 19U);
+}
+
+TEST_F(HostKvm, AnInputStaysHighUntilTheGuestAcknowledgesIt) {
+    // Both PICs set up, IRQ 10 level-triggered and its vector 0x72 aimed at 0x1100; sti; hlt; jmp
+    constexpr std::array<uint8_t, 60> kPics{
+        0x31, 0xc0, 0x8e, 0xd8, 0xc7, 0x06, 0xc8, 0x01, 0x00, 0x11, 0xc7, 0x06, 0xca, 0x01, 0x00,
+        0x00, 0xb0, 0x11, 0xe6, 0x20, 0xe6, 0xa0, 0xb0, 0x08, 0xe6, 0x21, 0xb0, 0x70, 0xe6, 0xa1,
+        0xb0, 0x04, 0xe6, 0x21, 0xb0, 0x02, 0xe6, 0xa1, 0xb0, 0x01, 0xe6, 0x21, 0xe6, 0xa1, 0x30,
+        0xc0, 0xe6, 0x21, 0xe6, 0xa1, 0xba, 0xd1, 0x04, 0xb0, 0x0c, 0xee, 0xfb, 0xf4, 0xeb, 0xfd};
+    // out %al,$0x10; end of interrupt to both; iret
+    constexpr std::array<uint8_t, 9> kHandle{0xe6, 0x10, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0xcf};
+    constexpr unsigned kInput = 10;
+    if (!kvm_->capabilities().irqfd_resample) GTEST_SKIP() << "no KVM_CAP_IRQFD_RESAMPLE";
+    HostGuest guest(*kvm_, kPics);
+    std::ranges::copy(std::as_bytes(std::span(kHandle)), &guest.ram(0x1100));
+    ASSERT_TRUE(guest.reset([](kvm::VcpuState& boot) { boot.regs.rsp = 0x800; }));
+    kvm::KvmInterruptRoutes routes(guest.vm->interrupts());
+    const auto event = util::EventFd::create().value();
+    const auto acknowledged = util::EventFd::create().value();
+    auto connected = routes.connect_input(kInput, event, acknowledged);
+    ASSERT_TRUE(connected) << connected.error().message();
+    guest.resume();
+    for (size_t round = 1; round < 10; ++round) {
+        event.signal();
+        ASSERT_TRUE(guest.bus.wait_for(round));
+        pollfd seen{.fd = acknowledged.fd().raw(), .events = POLLIN, .revents = 0};
+        constexpr int kPatienceMs = 60'000;
+        ASSERT_EQ(::poll(&seen, 1, kPatienceMs), 1) << round;
+        acknowledged.consume();
+    }
+    ASSERT_TRUE(guest.pause());
+    EXPECT_EQ(guest.bus.said().size(), 9U);
 }
 
 TEST_F(HostKvm, StringInputAndMemoryMappedAccessesReachTheBus) {

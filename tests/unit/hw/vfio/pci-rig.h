@@ -21,6 +21,7 @@
 namespace ferry::test {
 
 inline constexpr unsigned kTableBar = 2;
+inline constexpr unsigned kPinInput = 9;  // plus the pin
 
 class PciFunctionTest : public testing::Test {
  protected:
@@ -72,6 +73,7 @@ class PciFunctionTest : public testing::Test {
                 const std::lock_guard lock(mutex_);
                 pins_.push_back(level);
             };
+            sink.input = [](unsigned pin) { return kPinInput + pin; };
         }
         Result<std::shared_ptr<vfio::PciFunction>> out;
         loop_.run([&] {

@@ -178,6 +178,22 @@ TEST_F(KernelDeviceIo, IntxIsMaskedByTheKernelUntilUnmasked) {
     EXPECT_TRUE(device_.raise(pci_irq::kIntx, 0));
 }
 
+TEST_F(KernelDeviceIo, IntxIsUnmaskedByAnEventfdWhereTheDriverCan) {
+    const auto fd = *util::EventFd::create();
+    const auto unmask = *util::EventFd::create();
+    EXPECT_FALSE(io().set_irq_unmask_eventfd(pci_irq::kIntx, 0, unmask.fd()));  // not enabled
+    ASSERT_TRUE(io().set_irq_eventfds(pci_irq::kIntx, 0, std::array{fd.fd()}));
+    ASSERT_TRUE(io().set_irq_unmask_eventfd(pci_irq::kIntx, 0, unmask.fd()));
+    EXPECT_TRUE(device_.raise(pci_irq::kIntx, 0));
+    EXPECT_FALSE(device_.raise(pci_irq::kIntx, 0));
+    unmask.signal();
+    EXPECT_TRUE(device_.raise(pci_irq::kIntx, 0));
+    device_.unmasks_by_eventfd = false;
+    const auto refused = io().set_irq_unmask_eventfd(pci_irq::kIntx, 0, unmask.fd());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().kind(), ErrorKind::Unsupported);
+}
+
 TEST_F(KernelDeviceIo, AbsentInterruptIndexHasNoVectors) {
     EXPECT_EQ(io().irq_info(pci_irq::kErr)->count, 0u);
     EXPECT_EQ(io().irq_info(pci_irq::kMsix)->count, 4u);

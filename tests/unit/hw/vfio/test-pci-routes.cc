@@ -112,5 +112,54 @@ TEST_F(PciRoutesTest, MsiIsRoutedToo) {
     EXPECT_TRUE(fake_.connected.empty());
 }
 
+TEST_F(PciRoutesTest, ThePinAndItsAcknowledgementPassTheProcessBy) {
+    ASSERT_EQ(fake_.inputs.size(), 1u);
+    EXPECT_EQ(fake_.inputs.begin()->first, 10u);
+    EXPECT_EQ(function_->config_read(PCI_INTERRUPT_LINE, 1), 10u);
+    const test::FakeRoutes::Input& input = fake_.inputs.begin()->second;
+    loop_.run([&] {  // which would take the signal otherwise
+        EXPECT_TRUE(device_.raise(pci_irq::kIntx, 0));
+        EXPECT_TRUE(input.take());
+    });
+    EXPECT_FALSE(device_.raise(pci_irq::kIntx, 0));  // masked until it is acknowledged
+    input.acknowledge();
+    loop_.run([&] {
+        EXPECT_TRUE(device_.raise(pci_irq::kIntx, 0));
+        EXPECT_TRUE(input.take());
+    });
+    EXPECT_TRUE(pins().empty());
+    enable_msix();
+    EXPECT_TRUE(fake_.inputs.empty());
+    function_->config_write(0x42, 2, 0);
+    EXPECT_EQ(fake_.inputs.size(), 1u);
+}
+
+TEST_F(PciRoutesTest, APinThatCannotBeRoutedComesThroughTheProcess) {
+    for (const bool by_driver : {true, false}) {
+        function_.reset();
+        fake_.fail = by_driver ? 0 : EINVAL;
+        device_.unmasks_by_eventfd = !by_driver;
+        function_ = *create();
+        EXPECT_TRUE(fake_.inputs.empty());
+        const size_t before = pins().size();
+        device_.raise(pci_irq::kIntx, 0);
+        EXPECT_TRUE(loop_.wait_for([&] { return pins().size() == before + 1; }));
+        EXPECT_EQ(pins().back(), MsiSink::Level::High);
+        std::byte four[4];
+        ASSERT_TRUE(function_->bar_read(0, 0, four));
+        EXPECT_EQ(pins().back(), MsiSink::Level::Low);
+        fake_.fail = 0;
+        device_.unmasks_by_eventfd = true;
+    }
+}
+
+TEST_F(PciRoutesTest, ADriverThatRefusesThePinLeavesNoRoute) {
+    enable_msix();
+    kernel_.fail_call(kernel_.calls() + 2, EBUSY);  // MSI-X off, INTx on
+    function_->config_write(0x42, 2, 0);
+    EXPECT_TRUE(fake_.inputs.empty());
+    EXPECT_EQ(warnings(), 1u);
+}
+
 }  // namespace
 }  // namespace ferry::vfio

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A PCI device of the machine (QEMU's edu) that vfio-pci gives to a guest of this kernel's KVM."""
+
+import pathlib
+import subprocess
+
+from ferrytest import run, test
+from kvm import exits_per_round, load_kvm, main_loop_stopped
+from vms import Vms
+from harness.kvm import PinGuest, boot_disk
+from harness.pci import PciFunction
+from harness.vmm import device
+
+IMAGE = pathlib.Path("/ferry/guests/pin.img")  # `run` makes it
+DEVICES = pathlib.Path("/sys/bus/pci/devices")
+EDU = "0x1234 0x11e8"
+
+
+def edu():
+    """Its PCI address on this host."""
+    for path in DEVICES.iterdir():
+        if f"{(path / 'vendor').read_text().strip()} {(path / 'device').read_text().strip()}" == EDU:
+            return path.name
+    raise AssertionError("the machine has no edu device")
+
+
+@test
+def vfio_pci_takes_the_device():
+    load_kvm()
+    for module in ("vfio-pci-core", "vfio-pci"):
+        subprocess.run(["insmod", f"/lib/modules/{module}.ko"], check=True)
+    (DEVICES / edu() / "driver_override").write_text("vfio-pci")
+    pathlib.Path("/sys/bus/pci/drivers_probe").write_text(edu())
+    assert (DEVICES / edu() / "driver").resolve().name == "vfio-pci"
+
+
+def working(vms, **properties):
+    vmm = vms.start(*boot_disk(IMAGE), "-S", *device("vfio-pci", id="edu", host=edu(),
+                                                     addr=f"{PinGuest.SLOT:x}", **properties),
+                    accel="kvm", machine="pc", memory="8M")
+    PinGuest.prepare(PciFunction(vmm.qtest, PinGuest.SLOT))
+    vmm.cmd("cont")
+    PinGuest.wait_rounds(vmm)
+    return vmm
+
+
+def check_stopped(vmm):
+    vmm.cmd("stop")
+    wrong = PinGuest.check(vmm)
+    vmm.cmd("cont")
+    return wrong
+
+
+@test
+def its_pin_reaches_the_guest_without_the_main_loop():
+    with Vms() as vms:
+        vmm = working(vms)
+        with main_loop_stopped(vmm):
+            PinGuest.wait_rounds(vmm)
+        assert check_stopped(vmm) == 0
+        PinGuest.wait_rounds(vmm)
+
+
+@test
+def its_registers_are_reached_without_leaving_the_guest():
+    with Vms() as vms:
+        exits = exits_per_round(working(vms), PinGuest)
+        assert exits < 0.5, exits
+
+
+@test
+def a_driver_that_cannot_unmask_by_eventfd_is_unmasked_by_accesses():
+    with Vms() as vms:
+        vmm = working(vms, x_fault="fail=set unmask eventfd:ENOTTY")
+        PinGuest.wait_rounds(vmm, 100)
+        check_stopped(vmm)  # an access that is none of the handler's may bring one interrupt too many
+        assert exits_per_round(vmm, PinGuest) > 2.5
+
+
+@test
+def it_leaves_nothing_behind_and_comes_back():
+    with Vms() as vms:
+        vmm = working(vms)
+        before = vmm.resources()
+        vmm.cmd("device_del", id="edu")
+        vmm.wait_event("DEVICE_DELETED")
+        assert not PciFunction(vmm.qtest, PinGuest.SLOT).present()
+        assert not any("vfio" in name for name in vmm.mappings()), vmm.mappings()
+        vmm.cmd("device_add", driver="vfio-pci", id="edu", host=edu(), addr=f"{PinGuest.SLOT:x}")
+        function = PciFunction(vmm.qtest, PinGuest.SLOT)
+        PinGuest.prepare(function)
+        assert function.readl(0) & 0xFFFF == 0xED, hex(function.readl(0))
+        vmm.wait_resources(before)
+
+
+run(timeout=60)
