@@ -4,8 +4,11 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
+#include <utility>
 
+#include "accel/kvm/dirty-ring.h"
 #include "accel/kvm/probe.h"
 #include "util/syscall.h"
 #include "util/try.h"
@@ -38,6 +41,7 @@ std::string_view to_string(DirtyLogMode mode) {
         case DirtyLogMode::None: return "none";
         case DirtyLogMode::Plain: return "plain";
         case DirtyLogMode::Manual: return "manual";
+        case DirtyLogMode::Ring: return "ring";
     }
     return "invalid";
 }
@@ -140,6 +144,36 @@ Result<> Kvm::read_msr_indices() {
     const auto indices = list.entries().first(std::min<size_t>(list.header().count, count));
     msr_indices_.assign(indices.begin(), indices.end());
     return {};
+}
+
+Result<> Kvm::use_dirty_ring(uint32_t entries) {
+    if (!std::has_single_bit(entries)) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "dirty-ring-size={}: the size must be a power of two", entries);
+    }
+    // The second promises the order of memory accesses that the first has on x86 anyway.
+    for (const int capability : {KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING}) {
+        const int most = extension(capability).value_or(0);
+        if (most <= 0) continue;
+        if (DirtyRings::bytes_of(entries) > static_cast<uint64_t>(most)) {
+            return make_error(ErrorKind::InvalidArgument,
+                              "dirty-ring-size={}: the host's KVM allows at most {}", entries,
+                              static_cast<uint64_t>(most) / DirtyRings::bytes_of(1));
+        }
+        Capabilities wanted = capabilities_;
+        wanted.dirty_log = DirtyLogMode::Ring;
+        wanted.dirty_ring = capability;
+        wanted.dirty_ring_entries = entries;
+        const Capabilities before = std::exchange(capabilities_, wanted);
+        auto works = probe_dirty_ring(*this);
+        if (works) return {};
+        capabilities_ = before;
+        return std::move(works).error().context(
+            fmt::format("dirty-ring-size={}: the host's dirty ring does not work", entries));
+    }
+    return make_error(ErrorKind::Unsupported,
+                      "dirty-ring-size={}: the host's KVM has no dirty ring; leave it out",
+                      entries);
 }
 
 Result<UniqueFd> Kvm::create_vm() const {

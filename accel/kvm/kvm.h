@@ -19,6 +19,7 @@ enum class DirtyLogMode : uint8_t {
     None,    // it does not, or is wrong: all of RAM counts as untracked
     Plain,   // reading the log clears it and protects the pages again
     Manual,  // cleared by a request of its own, in pieces
+    Ring,    // a list of pages per CPU (dirty-ring.h); only when asked for
 };
 std::string_view to_string(DirtyLogMode mode);
 
@@ -26,6 +27,8 @@ struct Capabilities {
     unsigned max_vcpus = 1;
     unsigned max_slots = 0;
     DirtyLogMode dirty_log = DirtyLogMode::None;
+    int dirty_ring = 0;               // the capability that switches rings on; 0: there is none
+    uint32_t dirty_ring_entries = 0;  // of each CPU's ring, in mode Ring
     bool xsave = false;
     size_t xsave_bytes = uapi::kXsaveBytes;  // of one XSAVE area, with optional components
     bool xcrs = false;
@@ -50,6 +53,9 @@ class Kvm {
     // version, something indispensable is missing, or a guest of four instructions does not run.
     static Result<std::unique_ptr<Kvm>> open(const std::string& path = "/dev/kvm",
                                              KernelCalls& calls = system_calls());
+    // Before the first VM: dirty rings instead of the log. A power of two; InvalidArgument where
+    // the host does not allow so many, Unsupported where its rings are not there or do not work.
+    Result<> use_dirty_ring(uint32_t entries);
 
     BorrowedFd fd() const { return fd_.borrow(); }
     KernelCalls& calls() const { return calls_; }

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "accel/kvm/dirty-ring.h"
 #include "accel/kvm/entry.h"
 #include "accel/kvm/memory-slots.h"
 #include "system/memory.h"
@@ -33,6 +34,10 @@ class ProbeGuest {
         std::memcpy(ram_->host().data() + kCodeAt, kCode.data(), kCode.size());
         MIG_TRY(vm_, kvm_.create_vm());
         MIG_CHECK(set_tss_address(calls_, vm_.borrow()));
+        const Capabilities& host = kvm_.capabilities();
+        if (host.dirty_log == DirtyLogMode::Ring) {
+            MIG_CHECK(enable_dirty_rings(calls_, vm_.borrow(), host));
+        }
         MIG_CHECK(set_slot(calls_, vm_.borrow(), slot(), 0));
         MIG_TRY(vcpu_, calls_.ioctl_fd(vm_.borrow(), KVM_CREATE_VCPU, 0, "ioctl(KVM_CREATE_VCPU)"));
         MIG_TRY(run_, util::MappedRegion::map(vcpu_.borrow(), 0, kvm_.run_bytes(), "kvm_run"));
@@ -65,6 +70,26 @@ class ProbeGuest {
         enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
         enable.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
         return calls_.set(vm_.borrow(), KVM_ENABLE_CAP, &enable, "ioctl(KVM_ENABLE_CAP)");
+    }
+
+    // Likewise for its ring, which it has from the start.
+    Result<> check_ring() {
+        DirtyRings rings(calls_, vm_.borrow(), kvm_.capabilities().dirty_ring_entries);
+        rings.watch({slot()});
+        MIG_CHECK(rings.add(vcpu_.borrow()));
+        MIG_CHECK(set_slot(calls_, vm_.borrow(), slot(), KVM_MEM_LOG_DIRTY_PAGES));
+        for (int round = 0; round < 2; ++round) {
+            MIG_CHECK(run_once());
+            for (const bool expected : {true, false}) {
+                util::Bitmap dirty(kLoggedPages);
+                MIG_CHECK(rings.harvest_all());
+                rings.take(0, dirty);
+                if (dirty.test(kWrittenPage) == expected) continue;
+                return make_error(ErrorKind::Unsupported, "a page that was written is {}",
+                                  expected ? "not in it" : "in it for ever");
+            }
+        }
+        return {};
     }
 
     // Whether the log shows what the guest writes, and once only.
@@ -118,6 +143,12 @@ Result<> probe_with(const Kvm& kvm, DirtyLogMode mode) {
 }
 
 }  // namespace
+
+Result<> probe_dirty_ring(const Kvm& kvm) {
+    ProbeGuest guest(kvm);
+    MIG_CHECK(guest.create());
+    return guest.check_ring();
+}
 
 Result<DirtyLogMode> probe_run(const Kvm& kvm) {
     if (kvm.capabilities().dirty_log == DirtyLogMode::Manual &&

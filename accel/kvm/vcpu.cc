@@ -87,7 +87,12 @@ std::string_view to_string(GuestEnd::Kind kind) {
 }
 
 Vcpu::Vcpu(KvmVm& vm, unsigned index, Bus& bus, util::Env& env, OnEnd on_end)
-    : calls_(vm.calls()), index_(index), bus_(bus), env_(env), on_end_(std::move(on_end)) {}
+    : calls_(vm.calls()),
+      dirty_rings_(vm.dirty_rings()),
+      index_(index),
+      bus_(bus),
+      env_(env),
+      on_end_(std::move(on_end)) {}
 
 Result<std::unique_ptr<Vcpu>> Vcpu::create(KvmVm& vm, unsigned index,
                                            const std::vector<kvm_cpuid_entry2>& cpuid, Bus& bus,
@@ -99,6 +104,9 @@ Result<std::unique_ptr<Vcpu>> Vcpu::create(KvmVm& vm, unsigned index,
     MIG_TRY(vcpu->run_,
             util::MappedRegion::map(vcpu->fd(), 0, vm.kvm().run_bytes(), "kvm_run of a CPU"),
             "CPU {}", index);
+    if (vm.dirty_rings() != nullptr) {
+        MIG_CHECK(vm.dirty_rings()->add(vcpu->fd()), "CPU {}", index);
+    }
     MIG_CHECK(vcpu->set_cpuid(cpuid), "CPU {}", index);
     MIG_CHECK(vcpu->start_thread(), "CPU {}", index);
     return vcpu;
@@ -284,6 +292,7 @@ Vcpu::Step Vcpu::handle_exit() {
         case KVM_EXIT_IRQ_WINDOW_OPEN: return Step::GoOn;
         case KVM_EXIT_SHUTDOWN: return end(GuestEnd::Kind::TripleFault, "triple fault");
         case KVM_EXIT_SYSTEM_EVENT: return handle_system_event();
+        case KVM_EXIT_DIRTY_RING_FULL: return handle_full_ring();
         case KVM_EXIT_INTERNAL_ERROR:
             return end(GuestEnd::Kind::InternalError, internal_error_text(exit));
         case KVM_EXIT_FAIL_ENTRY:
@@ -336,6 +345,18 @@ Vcpu::Step Vcpu::handle_system_event() {
         default:
             return end(GuestEnd::Kind::InternalError, fmt::format("unknown event {} of KVM", type));
     }
+}
+
+// The guest cannot write another page before this is done.
+Vcpu::Step Vcpu::handle_full_ring() {
+    trace::kvm_dirty_ring_full(env_.trace, index_);
+    if (dirty_rings_ == nullptr) {
+        return end(GuestEnd::Kind::InternalError, "KVM fills a dirty ring that nobody asked for");
+    }
+    auto harvested = dirty_rings_->harvest(index_);
+    if (harvested) return Step::GoOn;
+    return end(GuestEnd::Kind::InternalError,
+               "emptying the dirty ring: " + harvested.error().message());
 }
 
 Vcpu::Step Vcpu::end(GuestEnd::Kind kind, std::string text) {

@@ -92,12 +92,14 @@ class Vcpu {
     Step handle_io();
     Step handle_mmio();
     Step handle_system_event();
+    Step handle_full_ring();
     Step end(GuestEnd::Kind kind, std::string text);
     // One KVM_RUN. False: a signal ended it, there is no exit to handle.
     Result<bool> kvm_run_once();
     void complete_access();
 
     KernelCalls& calls_;
+    DirtyRings* const dirty_rings_;  // null: there are none
     const unsigned index_;
     Bus& bus_;
     util::Env& env_;

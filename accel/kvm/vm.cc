@@ -32,6 +32,12 @@ Result<> KvmVm::create_chips() {
 
 // Before the first slot, so that all of its life is of one mode.
 Result<> KvmVm::prepare_dirty_log() {
+    const Capabilities& host = kvm_.capabilities();
+    if (host.dirty_log == DirtyLogMode::Ring) {
+        MIG_CHECK(enable_dirty_rings(calls(), fd(), host));
+        dirty_rings_ = std::make_unique<DirtyRings>(calls(), fd(), host.dirty_ring_entries);
+        return {};
+    }
     if (dirty_log_mode() != DirtyLogMode::Manual) return {};
     kvm_enable_cap enable{};
     enable.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
@@ -43,6 +49,7 @@ Result<> KvmVm::prepare_dirty_log() {
 Result<> KvmVm::create_slots() {
     MIG_TRY(ram_slots_, slots_for(memory_.mappings(), kvm_.capabilities().max_slots));
     for (const MemorySlot& slot : ram_slots_) MIG_CHECK(set_slot(calls(), fd(), slot, 0));
+    if (dirty_rings_) dirty_rings_->watch(ram_slots_);
     return {};
 }
 

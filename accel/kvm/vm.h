@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "accel/kvm/dirty-ring.h"
 #include "accel/kvm/interrupts.h"
 #include "accel/kvm/kvm.h"
 #include "accel/kvm/memory-slots.h"
@@ -35,6 +36,7 @@ class KvmVm final : public system::DeviceMemory {
     // Of RAM; constant.
     const std::vector<MemorySlot>& ram_slots() const { return ram_slots_; }
     DirtyLogMode dirty_log_mode() const { return kvm_.capabilities().dirty_log; }
+    DirtyRings* dirty_rings() { return dirty_rings_.get(); }  // null but in mode Ring
 
     // A memory slot without dirty log.
     Result<util::Registration> map_device_memory(system::Gpa gpa, MutBytes host) override;
@@ -61,6 +63,7 @@ class KvmVm final : public system::DeviceMemory {
     system::GuestMemory& memory_;
     UniqueFd fd_;
     std::vector<MemorySlot> ram_slots_;
+    std::unique_ptr<DirtyRings> dirty_rings_;
     std::unique_ptr<Interrupts> interrupts_;
     VmState power_on_;
     mutable std::mutex mutex_;

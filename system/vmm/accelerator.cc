@@ -29,6 +29,9 @@ Result<Accelerator> try_accelerator(const AcceleratorOptions& wanted, OpenKvm op
     if (*kind == AcceleratorKind::Qtest) return Accelerator{.kind = *kind, .kvm = nullptr};
     auto kvm = open_kvm();
     if (!kvm) return std::move(kvm).error();
+    if (wanted.dirty_ring_size != 0) {
+        MIG_CHECK((*kvm)->use_dirty_ring(wanted.dirty_ring_size));
+    }
     return Accelerator{.kind = *kind, .kvm = std::move(*kvm)};
 }
 

@@ -20,6 +20,7 @@ enum class AcceleratorKind : uint8_t {
 
 struct AcceleratorOptions {
     std::string name;
+    uint32_t dirty_ring_size = 0;                 // of kvm: entries per CPU; 0: the log instead
     std::optional<AcceleratorKind> kind() const;  // nothing: not one of ours
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cctype>
 
 #include "accel/kvm/cpuid.h"
@@ -42,6 +43,16 @@ Result<> accel(Draft& draft, const std::string& value) {
     if (accelerator.name == "help") {
         draft.print = "Accelerators supported:\nkvm\nqtest\n";
         return {};
+    }
+    if (accelerator.kind() == AcceleratorKind::Kvm) {
+        MIG_TRY(const auto entries, options.take_number("dirty-ring-size"));
+        // 0 is QEMU's way to say none. How many the host allows is known when it is asked.
+        if (entries && *entries != 0 && (!std::has_single_bit(*entries) || *entries > UINT32_MAX)) {
+            return make_error(ErrorKind::InvalidArgument,
+                              "-accel {}: dirty-ring-size must be a power of two below 2^32",
+                              value);
+        }
+        accelerator.dirty_ring_size = static_cast<uint32_t>(entries.value_or(0));
     }
     // What an accelerator that is not there would have understood does not matter.
     if (accelerator.kind()) MIG_CHECK(options.finish());

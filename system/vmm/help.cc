@@ -12,9 +12,11 @@ const std::vector<OptionHelp>& option_table() {
         {"Machine", "machine", "q35|pc|none[,accel=NAME[:NAME]...][,memory-backend=ID]",
          "machine type, 'help' lists them; given twice, the keys merge; default q35"},
         {"Machine", "M", "...", "the same as -machine"},
-        {"Machine", "accel", "kvm|qtest",
+        {"Machine", "accel", "kvm[,dirty-ring-size=N]|qtest",
          "kvm runs the guest's CPUs; with qtest none runs, and memory, ports and devices are\n"
-         "driven over -qtest; may be repeated: the first that can be used; default kvm"},
+         "driven over -qtest; may be repeated: the first that can be used; default kvm\n"
+         "dirty-ring-size: pages that a CPU writes are listed in a ring of N entries, a\n"
+         "power of two, instead of a bitmap of all RAM"},
         {"Machine", "cpu", "MODEL", "what the guest's CPUs are; 'help' lists models"},
         {"Machine", "smp", "[cpus=]N[,sockets=S][,cores=C][,threads=T]",
          "number of CPUs; default 1"},

@@ -50,8 +50,13 @@ Result<> KvmMachine::set_up(Config& config, kvm::Vcpus::OnEnd on_end) {
     MIG_TRY(vcpus_,
             kvm::Vcpus::create(*vm_, {.count = config.cpus, .model = std::move(config.model)}, bus_,
                                parts_.loop, parts_.env, std::move(on_end)));
-    dirty_log_ = std::make_unique<kvm::DirtyLog>(vm_->calls(), vm_->fd(), vm_->ram_slots(),
-                                                 vm_->dirty_log_mode(), parts_.env.log);
+    if (kvm::DirtyRings* const rings = vm_->dirty_rings()) {
+        dirty_log_ = std::make_unique<kvm::DirtyRingLog>(vm_->calls(), vm_->fd(), vm_->ram_slots(),
+                                                         *rings, parts_.env.log);
+    } else {
+        dirty_log_ = std::make_unique<kvm::DirtyLog>(vm_->calls(), vm_->fd(), vm_->ram_slots(),
+                                                     vm_->dirty_log_mode(), parts_.env.log);
+    }
     tracker_ = parts_.board.memory().add_tracker(*dirty_log_);
     MIG_TRY(state_, KvmState::create(*vm_, *vcpus_, parts_.registry));
     return reset_and_wait();

@@ -89,7 +89,7 @@ class KvmMachine final : public system::VcpuControl {
     std::unique_ptr<kvm::KvmVm> vm_;
     std::optional<kvm::KvmInterruptRoutes> routes_;
     std::unique_ptr<kvm::Vcpus> vcpus_;
-    std::unique_ptr<kvm::DirtyLog> dirty_log_;
+    std::unique_ptr<system::DirtyTracker> dirty_log_;
     util::Registration tracker_;
     std::unique_ptr<KvmState> state_;
 };

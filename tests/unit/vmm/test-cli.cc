@@ -39,6 +39,10 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-smp", "255"}, "254"},
         {{"-machine", "none", "-smp", "2"}, "none"},
         {{"-accel", "kvm,frobs=1"}, "frobs"},
+        {{"-accel", "kvm,dirty-ring-size=1000"}, "power of two"},
+        {{"-accel", "kvm,dirty-ring-size=4294967296"}, "power of two"},
+        {{"-accel", "kvm,dirty-ring-size=many"}, "dirty-ring-size"},
+        {{"-accel", "qtest,dirty-ring-size=1024"}, "dirty-ring-size"},
         {{"-drive", "format=raw"}, "file"},
         {{"-drive", "file=a,format=qcow2"}, "qcow2"},
         {{"-drive", "file=a,if=virtio"}, "virtio"},
@@ -106,6 +110,8 @@ TEST(CommandLine, AcceleratorsKeepTheirOrderAndKvmIsTheDefault) {
     EXPECT_EQ(accelerators({}), Names{"kvm"});
     EXPECT_EQ(accelerators({"-accel", "kvm", "-accel", "qtest"}), (Names{"kvm", "qtest"}));
     EXPECT_EQ(accelerators({"-accel", "tcg,thread=single"}), Names{"tcg"});
+    EXPECT_EQ(accelerators({"-accel", "kvm,dirty-ring-size=0"}), Names{"kvm"});
+    EXPECT_EQ(accelerators({"-accel", "kvm,dirty-ring-size=4096"}), Names{"kvm"});
     EXPECT_EQ(accelerators({"-machine", "none,accel=kvm:qtest"}), (Names{"kvm", "qtest"}));
 }
 
