@@ -231,7 +231,8 @@ Result<> PciFunction::settle() {
     return result;
 }
 
-Result<> PciFunction::disable_interrupts() {
+Result<> PciFunction::leave_guest() {
+    if (mapped_) mapped_->withdraw({});
     Outbox due;
     {
         const std::lock_guard lock(mutex_);

@@ -51,8 +51,9 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
 
     // Called after each reset of the device by guest or machine. Set before the first access.
     void set_reset_listener(std::function<void()> listener) { was_reset_ = std::move(listener); }
-    // Calls the driver. Once no access can come any more.
-    Result<> disable_interrupts();
+    // Calls the driver. Once no access can come through the bus any more: nor does the guest reach
+    // a BAR by itself from then on, nor an interrupt the guest.
+    Result<> leave_guest();
     // Loop thread: nothing is called back afterwards.
     void disconnect();
 

@@ -108,7 +108,7 @@ void PciDeviceImpl::leave_bus() {
     plugged_.reset();
     if (!function_) return;
     // Closing the device would do it, too; but until then the driver may signal.
-    if (auto disabled = function_->disable_interrupts(); !disabled) {
+    if (auto disabled = function_->leave_guest(); !disabled) {
         vm_.env.log.log(util::LogLevel::Warning, fmt::format("device {}: {}", identity_.label(),
                                                              disabled.error().message()));
     }

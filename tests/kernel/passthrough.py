@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A PCI device of the machine (QEMU's edu) that vfio-pci gives to a guest of this kernel's KVM."""
 
+import contextlib
 import pathlib
 import subprocess
 
@@ -14,6 +15,7 @@ from harness.vmm import device
 IMAGE = pathlib.Path("/ferry/guests/pin.img")  # `run` makes it
 DEVICES = pathlib.Path("/sys/bus/pci/devices")
 EDU = "0x1234 0x11e8"
+ID, STATUS, ACKNOWLEDGE = 0x00, 0x24, 0x64
 
 
 def edu():
@@ -34,7 +36,20 @@ def vfio_pci_takes_the_device():
     assert (DEVICES / edu() / "driver").resolve().name == "vfio-pci"
 
 
-def working(vms, **properties):
+@contextlib.contextmanager
+def working(**properties):
+    """A VM whose guest works with the device; leaves a device that wants nothing."""
+    with Vms() as vms:
+        vmm = start(vms, properties)
+        yield vmm
+        vmm.cmd("stop")
+        function = PciFunction(vmm.qtest, PinGuest.SLOT)
+        function.bars[0] = (PinGuest.BAR, 0)
+        function.writel(ACKNOWLEDGE, function.readl(STATUS))
+        assert vmm.quit() == 0
+
+
+def start(vms, properties):
     vmm = vms.start(*boot_disk(IMAGE), "-S", *device("vfio-pci", id="edu", host=edu(),
                                                      addr=f"{PinGuest.SLOT:x}", **properties),
                     accel="kvm", machine="pc", memory="8M")
@@ -53,8 +68,7 @@ def check_stopped(vmm):
 
 @test
 def its_pin_reaches_the_guest_without_the_main_loop():
-    with Vms() as vms:
-        vmm = working(vms)
+    with working() as vmm:
         with main_loop_stopped(vmm):
             PinGuest.wait_rounds(vmm)
         assert check_stopped(vmm) == 0
@@ -63,15 +77,14 @@ def its_pin_reaches_the_guest_without_the_main_loop():
 
 @test
 def its_registers_are_reached_without_leaving_the_guest():
-    with Vms() as vms:
-        exits = exits_per_round(working(vms), PinGuest)
+    with working() as vmm:
+        exits = exits_per_round(vmm, PinGuest)
         assert exits < 0.5, exits
 
 
 @test
 def a_driver_that_cannot_unmask_by_eventfd_is_unmasked_by_accesses():
-    with Vms() as vms:
-        vmm = working(vms, x_fault="fail=set unmask eventfd:ENOTTY")
+    with working(x_fault="fail=set unmask eventfd:ENOTTY") as vmm:
         PinGuest.wait_rounds(vmm, 100)
         check_stopped(vmm)  # an access that is none of the handler's may bring one interrupt too many
         assert exits_per_round(vmm, PinGuest) > 2.5
@@ -79,8 +92,7 @@ def a_driver_that_cannot_unmask_by_eventfd_is_unmasked_by_accesses():
 
 @test
 def it_leaves_nothing_behind_and_comes_back():
-    with Vms() as vms:
-        vmm = working(vms)
+    with working() as vmm:
         before = vmm.resources()
         vmm.cmd("device_del", id="edu")
         vmm.wait_event("DEVICE_DELETED")
@@ -89,7 +101,7 @@ def it_leaves_nothing_behind_and_comes_back():
         vmm.cmd("device_add", driver="vfio-pci", id="edu", host=edu(), addr=f"{PinGuest.SLOT:x}")
         function = PciFunction(vmm.qtest, PinGuest.SLOT)
         PinGuest.prepare(function)
-        assert function.readl(0) & 0xFFFF == 0xED, hex(function.readl(0))
+        assert function.readl(ID) & 0xFFFF == 0xED, hex(function.readl(ID))
         vmm.wait_resources(before)
 
 

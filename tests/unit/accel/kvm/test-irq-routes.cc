@@ -198,5 +198,47 @@ TEST_F(KvmIrqRoutes, MoreThanTheTableHoldsAreRefused) {
     EXPECT_TRUE(attached_.empty());
 }
 
+class KvmInputs : public KvmIrqRoutes {
+ protected:
+    KvmInputs() {
+        calls_.answers[KVM_IRQFD] = [this](void* argument) -> Result<int> {
+            requests_.push_back(*static_cast<const kvm_irqfd*>(argument));
+            return 0;
+        };
+    }
+    kvm::KvmInterruptRoutes routes_{interrupts_};
+    const util::EventFd event_ = util::EventFd::create().value();
+    const util::EventFd acknowledged_ = util::EventFd::create().value();
+    std::vector<kvm_irqfd> requests_;
+};
+
+TEST_F(KvmInputs, AHostThatCannotTellOfAcknowledgementsIsNotAsked) {
+    const auto connected = routes_.connect_input(11, event_, acknowledged_);
+    ASSERT_FALSE(connected);
+    EXPECT_EQ(connected.error().kind(), ErrorKind::Unsupported);
+    EXPECT_TRUE(requests_.empty());
+}
+
+TEST_F(KvmInputs, AFailingRequestNamesTheInput) {
+    capabilities_.irqfd_resample = true;
+    calls_.fail_at = 1;
+    const auto connected = routes_.connect_input(11, event_, acknowledged_);
+    ASSERT_FALSE(connected);
+    EXPECT_NE(connected.error().message().find("interrupt 11"), std::string::npos);
+}
+
+TEST_F(KvmInputs, IsAttachedWithBothEventfdsAndDetached) {
+    capabilities_.irqfd_resample = true;
+    auto connected = routes_.connect_input(11, event_, acknowledged_);
+    ASSERT_TRUE(connected);
+    ASSERT_EQ(requests_.size(), 1u);
+    EXPECT_EQ(requests_[0].gsi, 11u);
+    EXPECT_EQ(requests_[0].flags, uint32_t{KVM_IRQFD_FLAG_RESAMPLE});
+    EXPECT_EQ(requests_[0].resamplefd, static_cast<uint32_t>(acknowledged_.fd().raw()));
+    connected->reset();
+    ASSERT_EQ(requests_.size(), 2u);
+    EXPECT_EQ(requests_[1].flags, uint32_t{KVM_IRQFD_FLAG_DEASSIGN});
+}
+
 }  // namespace
 }  // namespace ferry::test

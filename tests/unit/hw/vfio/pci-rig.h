@@ -47,7 +47,7 @@ class PciFunctionTest : public testing::Test {
         void reset() {
             if (!function_) return;
             loop_->run([this] {
-                EXPECT_TRUE(function_->disable_interrupts());
+                EXPECT_TRUE(function_->leave_guest());
                 function_->disconnect();
                 function_.reset();
             });

@@ -184,6 +184,12 @@ TEST_F(PciBarsTest, IsGoneWhileTheDeviceIsReset) {
     EXPECT_EQ(shown_at(), Places{0xe0000000});
 }
 
+TEST_F(PciBarsTest, IsGoneWhenTheFunctionLeavesTheGuest) {
+    decode(0xe0000000);
+    EXPECT_TRUE(function_->leave_guest());
+    EXPECT_TRUE(memory_of_guest_.shown.empty());
+}
+
 TEST_F(PciBarsTest, AResetThatDidNotHappenLeavesItWhereItWas) {
     decode(0xe0000000);
     kernel_.fail_call(kernel_.calls() + 1, EAGAIN);
