@@ -8,6 +8,7 @@
 #include "hw/vfio/pci.h"
 #include "tests/fakes/fake-vfio-kernel.h"
 #include "tests/support/test-vm.h"
+#include "util/try.h"
 #include "util/wire.h"
 
 namespace ferry::vfio {
@@ -24,28 +25,45 @@ class VfioPci : public testing::Test {
         EXPECT_TRUE(bus_.devices().empty());
         EXPECT_TRUE(vm_.registry.entries().size() == sections_);
     }
+    VfioPciDevice::Request request(pci::PciAddress address = {3, 0}) {
+        return {.vm = {.loop = vm_.loop,
+                       .env = vm_.env,
+                       .runstate = vm_.runstate,
+                       .memory = vm_.memory,
+                       .blockers = vm_.migration->blockers(),
+                       .registry = vm_.registry,
+                       .services = vm_.services,
+                       .migration_event = nullptr},
+                .bus = bus_,
+                .address = address,
+                .identity = {.id = "vf0",
+                             .path = address.path(),
+                             .qom_path = "/machine/peripheral/vf0"},
+                .properties = {.enable_migration = OnOffAuto::On},
+                .sink = {.message = [](uint64_t, uint32_t) {}, .pin = nullptr},
+                .open = [this] { return host_.open_device("3b:00.2"); }};
+    }
     Result<> realize(pci::PciAddress address = {3, 0}) {
         return vm_.on_loop([&]() -> Result<> {
-            auto io = host_.open_device("3b:00.2");
-            if (!io) return std::move(io).error();
-            auto device = VfioPciDevice::realize(
-                {.loop = vm_.loop,
-                 .env = vm_.env,
-                 .runstate = vm_.runstate,
-                 .memory = vm_.memory,
-                 .blockers = vm_.migration->blockers(),
-                 .registry = vm_.registry,
-                 .services = vm_.services,
-                 .migration_event = nullptr},
-                bus_, address,
-                {.id = "vf0", .path = address.path(), .qom_path = "/machine/peripheral/vf0"},
-                {.enable_migration = OnOffAuto::On}, std::move(*io),
-                {.message = [](uint64_t, uint32_t) {}, .pin = nullptr});
+            auto device = VfioPciDevice::realize(request(address));
             if (!device) return std::move(device).error();
             device_ = std::move(*device);
             return {};
         });
     }
+    // On the device's own thread, then on the loop's; `admit` decides.
+    Result<> realize_async(VfioPciDevice::Admit admit) {
+        std::promise<Result<>> outcome;
+        vm_.loop.run([&] {
+            VfioPciDevice::realize_async(request(), std::move(admit), [&](auto realized) {
+                EXPECT_TRUE(vm_.loop.on_loop_thread());
+                if (realized) device_ = std::move(*realized);
+                outcome.set_value(realized ? Result<>() : std::move(realized).error());
+            });
+        });
+        return outcome.get_future().get();
+    }
+    static void admit_at_once(VfioPciDevice::Join join) { join({}); }
 
     util::SystemClock clock_;
     test::TestVm vm_{clock_, system::RunState::PreLaunch};
@@ -71,6 +89,78 @@ TEST_F(VfioPci, EveryFailingCallOfTheRealizationLeavesNothing) {
         EXPECT_TRUE(bus_.devices().empty()) << "call " << call;
         EXPECT_EQ(vm_.registry.entries().size(), sections_) << "call " << call;
     }
+}
+
+TEST_F(VfioPci, EveryFailingCallOfTheAsynchronousRealizationLeavesNothing) {
+    for (unsigned call = 1;; ++call) {
+        kernel_.fail_call(kernel_.calls() + call, EIO);
+        const auto realized = realize_async(admit_at_once);
+        if (realized) {
+            kernel_.fail_call(0, 0);
+            EXPECT_GT(call, 20u);
+            break;
+        }
+        EXPECT_EQ(kernel_.open_fds(), 0u) << "call " << call;
+        EXPECT_TRUE(bus_.devices().empty()) << "call " << call;
+        EXPECT_EQ(vm_.registry.entries().size(), sections_) << "call " << call;
+    }
+    EXPECT_EQ(bus_.config_read({3, 0}, 0, 4), 0x0101f3e4u);
+}
+
+TEST_F(VfioPci, DeviceThatIsNotAdmittedIsClosedAndNeverSeen) {
+    const auto realized = realize_async([this](VfioPciDevice::Join join) {
+        EXPECT_TRUE(vm_.loop.on_loop_thread());
+        EXPECT_GT(kernel_.open_fds(), 0u);
+        EXPECT_TRUE(bus_.devices().empty());
+        join(make_error(ErrorKind::InvalidState, "not now"));
+    });
+    ASSERT_FALSE(realized);
+    EXPECT_EQ(realized.error().message(), "not now");
+    EXPECT_EQ(kernel_.open_fds(), 0u);
+    EXPECT_EQ(vm_.registry.entries().size(), sections_);
+}
+
+TEST_F(VfioPci, LoopGoesOnWhileTheDeviceIsBeingOpened) {
+    std::promise<void> inside, gate;
+    std::promise<bool> outcome;
+    vm_.loop.run([&] {
+        VfioPciDevice::Request held = request();
+        held.open = [&] {
+            inside.set_value();
+            gate.get_future().wait();
+            return host_.open_device("3b:00.2");
+        };
+        VfioPciDevice::realize_async(std::move(held), admit_at_once, [&](auto realized) {
+            if (realized) device_ = std::move(*realized);
+            outcome.set_value(realized.has_value());
+        });
+    });
+    inside.get_future().wait();
+    vm_.loop.run([&] {
+        const auto calls = vm_.env.activity.snapshot();
+        ASSERT_EQ(calls.size(), 1u);
+        EXPECT_EQ(calls[0].who, "vf0");
+        EXPECT_EQ(calls[0].call, "open");
+    });
+    gate.set_value();
+    EXPECT_TRUE(outcome.get_future().get());
+}
+
+TEST_F(VfioPci, DeviceThatIsAdmittedLaterWaits) {
+    std::promise<VfioPciDevice::Join> asked;
+    vm_.loop.run([&] {
+        VfioPciDevice::realize_async(
+            request(), [&](VfioPciDevice::Join join) { asked.set_value(std::move(join)); },
+            [&](auto realized) {
+                EXPECT_TRUE(realized);
+                device_ = std::move(*realized);
+            });
+    });
+    auto join = asked.get_future().get();
+    EXPECT_TRUE(bus_.devices().empty());
+    vm_.loop.run([&] { join({}); });
+    EXPECT_EQ(bus_.devices().size(), 1u);
+    EXPECT_NE(device_, nullptr);
 }
 
 TEST_F(VfioPci, TakenAddressFailsAndLeavesNothing) {
