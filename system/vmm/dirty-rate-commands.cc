@@ -2,6 +2,7 @@
 // Commands about how fast memory gets dirty: measuring it, and limiting it, which only KVM's dirty
 // ring could do.
 #include <algorithm>
+#include <array>
 
 #include "system/vmm/management.h"
 #include "system/vmm/vm.h"
@@ -23,14 +24,24 @@ constexpr auto kOptional = monitor::Presence::Optional;
 Schema time_units() {
     return Schema::enumeration({"second", "millisecond"});
 }
+struct ModeName {
+    std::string_view name;
+    DirtyRateMode mode;
+};
+constexpr std::array kModes = {ModeName{"page-sampling", DirtyRateMode::PageSampling},
+                               ModeName{"dirty-ring", DirtyRateMode::DirtyRing},
+                               ModeName{"dirty-bitmap", DirtyRateMode::DirtyBitmap}};
+
 Schema modes() {
-    return Schema::enumeration({"page-sampling", "dirty-ring", "dirty-bitmap"});
+    Schema schema = Schema::enumeration({});
+    for (const ModeName& mode : kModes) schema.values.emplace_back(mode.name);
+    return schema;
 }
 bool in_milliseconds(const Json& arguments) {
     return arguments.value("calc-time-unit", std::string("second")) == "millisecond";
 }
 
-Result<DirtyRateRequest> request_from(const Json& arguments) {
+Result<DirtyRateRequest> request_from(const DirtyRate& rate, const Json& arguments) {
     constexpr int64_t kMsPerS = 1000;
     const auto time = arguments["calc-time"].get<int64_t>();
     const int64_t unit = in_milliseconds(arguments) ? 1 : kMsPerS;
@@ -40,8 +51,9 @@ Result<DirtyRateRequest> request_from(const Json& arguments) {
                           "Calculation time is out of range [{}ms, {}ms].",
                           DirtyRate::kMinTime.count(), DirtyRate::kMaxTime.count());
     }
-    const std::string mode = arguments.value("mode", std::string("page-sampling"));
-    const bool sampling = mode == "page-sampling";
+    const std::string name = arguments.value("mode", std::string("page-sampling"));
+    const DirtyRateMode mode = std::ranges::find(kModes, name, &ModeName::name)->mode;
+    const bool sampling = mode == DirtyRateMode::PageSampling;
     if (arguments.contains("sample-pages") && !sampling) {
         return make_error(ErrorKind::InvalidArgument,
                           "sample-pages is used only in page-sampling mode");
@@ -53,14 +65,13 @@ Result<DirtyRateRequest> request_from(const Json& arguments) {
         return make_error(ErrorKind::InvalidArgument, "sample-pages is out of range[{}, {}].",
                           DirtyRate::kMinSamples, DirtyRate::kMaxSamples);
     }
-    if (mode == "dirty-ring") {
+    if (!rate.offers(mode)) {
         return make_error(ErrorKind::Unsupported,
-                          "mode {} is not enabled, use other method instead.", mode);
+                          "mode {} is not enabled, use other method instead.", name);
     }
-    return DirtyRateRequest{
-        .time = milliseconds(time * unit),
-        .mode = sampling ? DirtyRateMode::PageSampling : DirtyRateMode::DirtyBitmap,
-        .pages_per_gib = sampling ? static_cast<uint64_t>(samples) : 0};
+    return DirtyRateRequest{.time = milliseconds(time * unit),
+                            .mode = mode,
+                            .pages_per_gib = sampling ? static_cast<uint64_t>(samples) : 0};
 }
 
 void calc_dirty_rate(DirtyRate& rate, const Json& arguments, Reply reply) {
@@ -68,7 +79,7 @@ void calc_dirty_rate(DirtyRate& rate, const Json& arguments, Reply reply) {
     if (rate.state().status == DirtyRate::Status::Measuring) {
         return std::move(reply).finish(rate.start({}));
     }
-    const auto request = request_from(arguments);
+    const auto request = request_from(rate, arguments);
     if (!request) return std::move(reply).fail(request.error());
     std::move(reply).finish(rate.start(*request));
 }
@@ -89,22 +100,26 @@ Json dirty_rate_json(const DirtyRate::State& state, const Json& arguments) {
                 {"calc-time", ms ? time : time / 1000},
                 {"calc-time-unit", ms ? "millisecond" : "second"},
                 {"sample-pages", state.request.pages_per_gib},
-                {"mode", state.request.mode == DirtyRateMode::PageSampling ? "page-sampling"
-                                                                           : "dirty-bitmap"}};
+                {"mode", std::ranges::find(kModes, state.request.mode, &ModeName::mode)->name}};
     if (state.status == DirtyRate::Status::Measured) out["dirty-rate"] = state.mib_per_s;
     return out;
 }
 
-void add_limit_commands(monitor::CommandTable& table) {
+Error no_limits(const Vm& vm) {
+    if (vm.has_dirty_rings()) {
+        return make_error(ErrorKind::Unsupported,
+                          "CPUs can't be slowed down one by one yet; auto-converge slows all");
+    }
+    return make_error(ErrorKind::Unsupported,
+                      "dirty page limit feature requires KVM with accelerator property "
+                      "'dirty-ring-size' set");
+}
+
+void add_limit_commands(monitor::CommandTable& table, const Vm& vm) {
     const monitor::Member cpu{"cpu-index", {JsonType::Integer}, kOptional};
     table.add({"set-vcpu-dirty-limit",
                {cpu, {"dirty-rate", {JsonType::Uint64}}},
-               [](const Invocation&, Reply reply) {
-                   std::move(reply).fail(
-                       make_error(ErrorKind::Unsupported,
-                                  "dirty page limit feature requires KVM with accelerator property "
-                                  "'dirty-ring-size' set"));
-               }});
+               [&vm](const Invocation&, Reply reply) { std::move(reply).fail(no_limits(vm)); }});
     // No limit can have been set: nothing is to be taken back, or to be told.
     table.add({"cancel-vcpu-dirty-limit", {cpu}, [](const Invocation&, Reply reply) {
                    std::move(reply).ok();
@@ -143,7 +158,7 @@ void add_dirty_rate_commands(monitor::CommandTable& table, Management& managemen
                                           {"sample-pages", {JsonType::Uint64}},
                                           {"mode", modes()},
                                           {"dirty-rate", {JsonType::Integer}, kOptional}})});
-    add_limit_commands(table);
+    add_limit_commands(table, management.vm());
 }
 
 }  // namespace ferry::vmm

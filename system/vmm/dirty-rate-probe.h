@@ -34,8 +34,8 @@ std::unique_ptr<DirtyRateProbe> make_sampling_probe(const util::Clock& clock,
 // DMA. `cpus` reports what CPUs wrote; null where none write by themselves. When a migration begins
 // meanwhile, the log is its, and what was found up to then is the result. InvalidState while a
 // migration has the log already. Main loop thread.
-Result<std::unique_ptr<DirtyRateProbe>> make_bitmap_probe(const util::Clock& clock,
-                                                          system::GuestMemory& memory,
-                                                          system::DirtyTracker* cpus);
+Result<std::unique_ptr<DirtyRateProbe>> make_log_probe(const util::Clock& clock,
+                                                       system::GuestMemory& memory,
+                                                       system::DirtyTracker* cpus);
 
 }  // namespace ferry::vmm

@@ -16,13 +16,23 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 DirtyRate::DirtyRate(const Parts& parts, util::Worker& worker) : parts_(parts), worker_(worker) {}
 
+bool DirtyRate::offers(DirtyRateMode mode) const {
+    switch (mode) {
+        case DirtyRateMode::PageSampling: return true;
+        case DirtyRateMode::DirtyBitmap: return parts_.log == Parts::Log::Bitmap;
+        case DirtyRateMode::DirtyRing: return parts_.log == Parts::Log::Ring;
+    }
+    std::unreachable();
+}
+
 Result<std::unique_ptr<DirtyRateProbe>> DirtyRate::make_probe(const DirtyRateRequest& request) {
     const util::Clock& clock = parts_.env.clock;
     switch (request.mode) {
         case DirtyRateMode::PageSampling:
             return make_sampling_probe(clock, parts_.memory, request.pages_per_gib);
         case DirtyRateMode::DirtyBitmap:
-            return make_bitmap_probe(clock, parts_.memory, parts_.cpu_writes);
+        case DirtyRateMode::DirtyRing:
+            return make_log_probe(clock, parts_.memory, parts_.cpu_writes);
     }
     std::unreachable();
 }

@@ -17,7 +17,7 @@
 
 namespace ferry::vmm {
 
-enum class DirtyRateMode : uint8_t { PageSampling, DirtyBitmap };
+enum class DirtyRateMode : uint8_t { PageSampling, DirtyBitmap, DirtyRing };
 
 struct DirtyRateRequest {
     std::chrono::milliseconds time{0};
@@ -44,6 +44,7 @@ class DirtyRate {
         util::Env& env;
         system::GuestMemory& memory;
         system::DirtyTracker* cpu_writes;  // null where no CPU writes by itself
+        enum class Log : uint8_t { Bitmap, Ring } log;
     };
     // All outlive this; `worker` has ended its jobs before.
     DirtyRate(const Parts& parts, util::Worker& worker);
@@ -51,6 +52,8 @@ class DirtyRate {
     // Returns at once. InvalidState while one is under way, and where the mode can't be used now.
     Result<> start(DirtyRateRequest request);
     const State& state() const { return state_; }
+    // Of the modes that count pages only the one for the VM's dirty log is there.
+    bool offers(DirtyRateMode mode) const;
 
  private:
     using Probe = std::shared_ptr<DirtyRateProbe>;

@@ -55,6 +55,7 @@ class KvmMachine final : public system::VcpuControl {
     void reset(Memory memory, system::Done done);
 
     system::DirtyTracker& cpu_writes() { return *dirty_log_; }
+    bool has_dirty_rings() const { return vm_->dirty_rings() != nullptr; }
     kvm::Interrupts& interrupts() { return vm_->interrupts(); }
     // Null where the host's KVM has no irqfd.
     system::InterruptRoutes* routes() { return routes_ ? &*routes_ : nullptr; }

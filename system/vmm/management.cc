@@ -13,7 +13,9 @@ Management::Management(Vm& vm, std::unique_ptr<util::Worker> worker)
       dirty_rate_({.loop = vm.loop(),
                    .env = vm.env(),
                    .memory = vm.board().memory(),
-                   .cpu_writes = vm.cpu_writes()},
+                   .cpu_writes = vm.cpu_writes(),
+                   .log = vm.has_dirty_rings() ? DirtyRate::Parts::Log::Ring
+                                               : DirtyRate::Parts::Log::Bitmap},
                   *worker_) {}
 
 Result<std::unique_ptr<Management>> Management::create(Vm& vm, monitor::CommandTable& table) {

@@ -70,6 +70,7 @@ class Vm final : public monitor::VmControl {
     system::DirtyTracker* cpu_writes() {
         return kvm_machine_ ? &kvm_machine_->cpu_writes() : nullptr;
     }
+    bool has_dirty_rings() const { return kvm_machine_ && kvm_machine_->has_dirty_rings(); }
     std::vector<Platform::Object> platform_objects() const {
         return platform_ ? platform_->objects() : std::vector<Platform::Object>();
     }

@@ -5,6 +5,7 @@ import os
 import socket
 
 from harness.kvm import BOOTS, KvmTestCase
+from harness.qmp import QmpError
 from harness.vmm import migrate, start_migration
 
 
@@ -237,6 +238,18 @@ class DirtyRing(KvmTestCase):
         self.assertEqual(status, 1)
         if "dirty-ring-size" in log:
             self.skipTest(log.strip())
+
+    def test_dirty_rate_by_the_ring_and_not_by_the_bitmap(self):
+        vmm = self.guest(accel=self.RING)
+        self.wait_counting(vmm)
+        with self.assertRaisesRegex(QmpError, "mode dirty-bitmap is not enabled"):
+            vmm.cmd("calc-dirty-rate", {"calc-time": 1, "mode": "dirty-bitmap"})
+        vmm.cmd("calc-dirty-rate", {"calc-time": 50, "calc-time-unit": "millisecond",
+                                    "mode": "dirty-ring"})
+        vmm.wait_for(lambda: vmm.cmd("query-dirty-rate")["status"] == "measured")
+        rate = vmm.cmd("query-dirty-rate")
+        self.assertEqual(rate["mode"], "dirty-ring")
+        self.assertGreater(rate["dirty-rate"], 0)
 
     def test_a_guest_that_writes_more_than_a_ring_holds_migrates(self):
         trace = self.folder / "trace"

@@ -38,14 +38,14 @@ class ScriptedCpus final : public system::DirtyTracker {
     util::Bitmap bits;
 };
 
-class BitmapProbeTest : public ::testing::Test {
+class LogProbeTest : public ::testing::Test {
  protected:
-    BitmapProbeTest() {
+    LogProbeTest() {
         block_ = *memory_.add_block(std::move(*system::RamBlock::create_memfd("ram", kRateMiB)));
         EXPECT_TRUE(memory_.map(*block_, 0, 0, kRateMiB));
     }
     std::unique_ptr<DirtyRateProbe> probe() {
-        auto made = make_bitmap_probe(clock_, memory_, &cpus_);
+        auto made = make_log_probe(clock_, memory_, &cpus_);
         EXPECT_TRUE(made);
         return std::move(*made);
     }
@@ -56,7 +56,7 @@ class BitmapProbeTest : public ::testing::Test {
     ScriptedCpus cpus_;
 };
 
-TEST_F(BitmapProbeTest, CountsPagesThatAnybodyWroteSinceItBegan) {
+TEST_F(LogProbeTest, CountsPagesThatAnybodyWroteSinceItBegan) {
     cpus_.written = {0, 4096};
     block_->mark_dirty(8192, 1);
     const auto measuring = probe();
@@ -74,14 +74,14 @@ TEST_F(BitmapProbeTest, CountsPagesThatAnybodyWroteSinceItBegan) {
     EXPECT_EQ(cpus_.stops, 1);
 }
 
-TEST_F(BitmapProbeTest, WhatLiesOutsideRamDoesNotCount) {
+TEST_F(LogProbeTest, WhatLiesOutsideRamDoesNotCount) {
     const auto measuring = probe();
     ASSERT_TRUE(measuring->begin());
     cpus_.written = {kRateMiB - 4096, kRateMiB, uint64_t{1} << 40};
     EXPECT_EQ(measuring->finish().bytes, system::kPageSize);
 }
 
-TEST_F(BitmapProbeTest, MigrationTakesTheLogAndTheResultIsWhatWasFoundUpToThen) {
+TEST_F(LogProbeTest, MigrationTakesTheLogAndTheResultIsWhatWasFoundUpToThen) {
     const auto measuring = probe();
     ASSERT_TRUE(measuring->begin());
     cpus_.written = {0};
@@ -89,7 +89,7 @@ TEST_F(BitmapProbeTest, MigrationTakesTheLogAndTheResultIsWhatWasFoundUpToThen) 
     {
         const auto migration = memory_.dirty_log_use().take();
         EXPECT_EQ(cpus_.stops, 1);
-        EXPECT_FALSE(make_bitmap_probe(clock_, memory_, &cpus_));
+        EXPECT_FALSE(make_log_probe(clock_, memory_, &cpus_));
         cpus_.written = {4096, 8192};
         clock_.advance(std::chrono::seconds(1));
     }
@@ -99,14 +99,14 @@ TEST_F(BitmapProbeTest, MigrationTakesTheLogAndTheResultIsWhatWasFoundUpToThen) 
     EXPECT_EQ(cpus_.stops, 1);
 }
 
-TEST_F(BitmapProbeTest, MigrationThatBeginsFirstEndsIt) {
+TEST_F(LogProbeTest, MigrationThatBeginsFirstEndsIt) {
     const auto measuring = probe();
     const auto migration = memory_.dirty_log_use().take();
     EXPECT_FALSE(measuring->begin());
     EXPECT_EQ(cpus_.starts, 0);
 }
 
-TEST_F(BitmapProbeTest, LogThatDoesNotStartIsNamedAndStopped) {
+TEST_F(LogProbeTest, LogThatDoesNotStartIsNamedAndStopped) {
     cpus_.fails = true;
     const auto measuring = probe();
     const auto begun = measuring->begin();
@@ -115,16 +115,16 @@ TEST_F(BitmapProbeTest, LogThatDoesNotStartIsNamedAndStopped) {
     EXPECT_EQ(cpus_.stops, 1);
 }
 
-TEST_F(BitmapProbeTest, ProbeThatIsForgottenGivesTheLogBack) {
+TEST_F(LogProbeTest, ProbeThatIsForgottenGivesTheLogBack) {
     {
         const auto measuring = probe();
         ASSERT_TRUE(measuring->begin());
     }
     EXPECT_EQ(cpus_.stops, 1);
-    EXPECT_TRUE(make_bitmap_probe(clock_, memory_, nullptr));
+    EXPECT_TRUE(make_log_probe(clock_, memory_, nullptr));
 }
 
-TEST_F(BitmapProbeTest, SamplingSeesTheShareThatChanged) {
+TEST_F(LogProbeTest, SamplingSeesTheShareThatChanged) {
     const auto sampling = make_sampling_probe(clock_, memory_, uint64_t{1} << 30);
     ASSERT_TRUE(sampling->begin());
     EXPECT_EQ(sampling->finish().bytes, 0U);

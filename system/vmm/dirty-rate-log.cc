@@ -39,16 +39,16 @@ class IntoBlocks final : public system::DirtySink {
     system::GuestMemory& memory_;
 };
 
-class BitmapProbe final : public DirtyRateProbe {
+class LogProbe final : public DirtyRateProbe {
  public:
-    BitmapProbe(const util::Clock& clock, system::GuestMemory& memory, system::DirtyTracker* cpus)
+    LogProbe(const util::Clock& clock, system::GuestMemory& memory, system::DirtyTracker* cpus)
         : clock_(clock), memory_(memory), cpus_(cpus) {}
-    ~BitmapProbe() override {
+    ~LogProbe() override {
         end();
         use_.reset();
     }
-    BitmapProbe(const BitmapProbe&) = delete;
-    BitmapProbe& operator=(const BitmapProbe&) = delete;
+    LogProbe(const LogProbe&) = delete;
+    LogProbe& operator=(const LogProbe&) = delete;
 
     Result<> claim() {
         auto use = memory_.dirty_log_use().observe([this] { end(); });
@@ -122,10 +122,10 @@ class BitmapProbe final : public DirtyRateProbe {
 
 }  // namespace
 
-Result<std::unique_ptr<DirtyRateProbe>> make_bitmap_probe(const util::Clock& clock,
-                                                          system::GuestMemory& memory,
-                                                          system::DirtyTracker* cpus) {
-    auto probe = std::make_unique<BitmapProbe>(clock, memory, cpus);
+Result<std::unique_ptr<DirtyRateProbe>> make_log_probe(const util::Clock& clock,
+                                                       system::GuestMemory& memory,
+                                                       system::DirtyTracker* cpus) {
+    auto probe = std::make_unique<LogProbe>(clock, memory, cpus);
     MIG_CHECK(probe->claim());
     return std::unique_ptr<DirtyRateProbe>(std::move(probe));
 }
