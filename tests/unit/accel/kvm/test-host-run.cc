@@ -289,6 +289,19 @@ TEST_F(HostKvm, MemoryOfADeviceIsMappedAndUnmapped) {
     EXPECT_EQ(guest.bus.said().back() & 0xff, 0x5aU);
 }
 
+TEST_F(HostKvm, MemoryOfADeviceIsRefusedWhereRamIsAndItsSlotIsFreeAgain) {
+    HostGuest guest(*kvm_, kCount);
+    auto bar = system::RamBlock::create_memfd("bar", system::kPageSize).value();
+    for (int i = 0; i < 3; ++i) {
+        const auto over_ram = guest.vm->map_device_memory(0x1000, bar->host());
+        ASSERT_FALSE(over_ram);
+        EXPECT_NE(over_ram.error().message().find("memory slot 1,"), std::string::npos)
+            << over_ram.error().message();
+    }
+    auto beside = guest.vm->map_device_memory(0xa0000, bar->host());
+    EXPECT_TRUE(beside);
+}
+
 TEST(KvmOpen, AMissingDeviceIsNamed) {
     const auto opened = kvm::Kvm::open("/nonexistent/kvm");
     ASSERT_FALSE(opened);
