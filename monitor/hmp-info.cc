@@ -5,6 +5,7 @@
 
 #include "monitor/hmp.h"
 #include "monitor/settings.h"
+#include "util/size-text.h"
 #include "util/try.h"
 
 namespace ferry::monitor {
@@ -200,21 +201,8 @@ std::string parameters_text(const Json& parameters) {
 
 // 10, 64k; 1.5 is not for us: digits and one letter.
 Result<uint64_t> size_from_text(const std::string& text, uint64_t unit) {
-    uint64_t number = 0;
-    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const std::string_view suffix(end, static_cast<size_t>(text.data() + text.size() - end));
-    constexpr std::string_view kSuffixes = "bkmgtpe";
-    bool good = failed == std::errc() && suffix.size() <= 1;
-    if (good && suffix.size() == 1) {
-        const char letter = static_cast<char>(suffix.front() | 0x20);  // lower case
-        const size_t power = kSuffixes.find(letter);
-        good = power != std::string_view::npos;
-        unit = good ? uint64_t{1} << (10 * power) : 1;
-    }
-    if (!good || number > UINT64_MAX / unit) {
-        return make_error(ErrorKind::InvalidArgument, "Invalid size {}", text);
-    }
-    return number * unit;
+    if (const auto bytes = util::parse_size_text(text, unit)) return *bytes;
+    return make_error(ErrorKind::InvalidArgument, "Invalid size {}", text);
 }
 
 Result<Json> parameter_from_text(std::string_view name, const std::string& text) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "util/tcp-port.h"
 #include "util/try.h"
 
 namespace ferry::util {
@@ -84,6 +85,7 @@ Result<CharAddress> parse_tcp(std::string_view rest) {
     CharAddress address{.kind = CharAddress::Kind::Tcp};
     address.host = place.substr(0, colon);
     address.port = place.substr(colon + 1);
+    MIG_CHECK(check_tcp_port(address.port));
     if (address.host.starts_with('[') && address.host.ends_with(']')) {
         address.host = address.host.substr(1, address.host.size() - 2);
     }

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 
+#include "util/size-text.h"
 #include "util/try.h"
 
 namespace ferry::vmm {
@@ -31,22 +31,6 @@ std::vector<std::string> split(std::string_view text) {
     return parts;
 }
 
-std::optional<uint64_t> unit_of(char suffix) {
-    switch (suffix) {
-        case 'b':
-        case 'B': return 1;
-        case 'k':
-        case 'K': return uint64_t{1} << 10;
-        case 'm':
-        case 'M': return uint64_t{1} << 20;
-        case 'g':
-        case 'G': return uint64_t{1} << 30;
-        case 't':
-        case 'T': return uint64_t{1} << 40;
-        default: return std::nullopt;
-    }
-}
-
 }  // namespace
 
 Result<uint64_t> parse_number(std::string_view text) {
@@ -66,30 +50,9 @@ Result<uint64_t> parse_number(std::string_view text) {
 }
 
 Result<uint64_t> parse_size(std::string_view text, uint64_t unit) {
-    const auto refused = [text] {
-        return make_error(ErrorKind::InvalidArgument,
-                          "'{}' is not a size; expecting a number and perhaps k, M, G or T", text);
-    };
-    if (text.starts_with("0x") || text.starts_with("0X")) return parse_number(text);
-    std::string_view digits = text;
-    if (digits.empty()) return refused();
-    if (const auto named = unit_of(digits.back())) {
-        unit = *named;
-        digits.remove_suffix(1);
-    }
-    uint64_t whole = 0;
-    const char* const last = digits.data() + digits.size();
-    const auto [end, error] = std::from_chars(digits.data(), last, whole);
-    if (error != std::errc() || whole > UINT64_MAX / unit) return refused();
-    uint64_t bytes = whole * unit;
-    if (end != last) {  // a decimal fraction
-        double fraction = 0;
-        const auto [fraction_end, fraction_error] = std::from_chars(end, last, fraction);
-        if (*end != '.' || fraction_error != std::errc() || fraction_end != last) return refused();
-        const auto more = static_cast<uint64_t>(std::llround(fraction * static_cast<double>(unit)));
-        if (__builtin_add_overflow(bytes, more, &bytes)) return refused();
-    }
-    return bytes;
+    if (const auto bytes = util::parse_size_text(text, unit)) return *bytes;
+    return make_error(ErrorKind::InvalidArgument,
+                      "'{}' is not a size; expecting a number and perhaps k, M, G or T", text);
 }
 
 Result<bool> parse_bool(std::string_view text) {

@@ -13,7 +13,8 @@
 
 namespace ferry::vmm {
 
-// "64", "64k", "1.5G", "0x100": bytes, or multiples of `unit` where no suffix says otherwise.
+// "64", "64k", "1.5G", "0x100": bytes, or multiples of `unit` where no suffix says otherwise
+// (util/size-text.h).
 Result<uint64_t> parse_size(std::string_view text, uint64_t unit = 1);
 Result<uint64_t> parse_number(std::string_view text);  // decimal, 0x hexadecimal
 Result<bool> parse_bool(std::string_view text);        // on, yes, true, y / off, no, false, n
