@@ -22,7 +22,7 @@ constexpr std::array kTable = {
     CapabilityInfo{Capability::Xbzrle, "xbzrle", Support::Missing},
     CapabilityInfo{Capability::RdmaPinAll, "rdma-pin-all", Support::Missing},
     CapabilityInfo{Capability::AutoConverge, "auto-converge", Support::Works},
-    CapabilityInfo{Capability::ZeroBlocks, "zero-blocks", Support::Missing},
+    CapabilityInfo{Capability::ZeroBlocks, "zero-blocks", Support::Ignored},
     CapabilityInfo{Capability::Events, "events", Support::Works},
     CapabilityInfo{Capability::PostcopyRam, "postcopy-ram", Support::Missing},
     CapabilityInfo{Capability::XColo, "x-colo", Support::Missing},

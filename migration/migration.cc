@@ -146,14 +146,15 @@ struct Migration::Impl {
 // --- outgoing
 
 Result<> Migration::Impl::may_begin_outgoing(SaveSession::Mode mode) const {
-    if (is_in_progress(source_status.get()) || is_in_progress(destination_status.get()) ||
-        !idle()) {
-        return make_error(ErrorKind::InvalidState, "There's a migration process in progress");
-    }
+    const auto in_progress =
+        make_error(ErrorKind::InvalidState, "There's a migration process in progress");
+    if (is_in_progress(source_status.get()) || outgoing) return in_progress;
     const RunState now = deps.runstate.state();
     if (now == RunState::InMigrate) {
         return make_error(ErrorKind::InvalidState, "Guest is waiting for an incoming migration");
     }
+    // A snapshot is being loaded, or what is left of one that came in is put away.
+    if (is_in_progress(destination_status.get()) || incoming) return in_progress;
     if (now == RunState::PostMigrate && mode == SaveSession::Mode::Live) {
         return make_error(ErrorKind::InvalidState,
                           "Can't migrate the vm that was paused due to previous migration");
@@ -365,12 +366,18 @@ Result<> Migration::set_parameters(const Parameters& wanted) {
 Result<> Migration::migrate(const MigrationAddress& address, FdTable& fds, system::Done opened) {
     // A descriptor leaves its table only when nothing else stands in the way.
     MIG_CHECK(impl_->may_begin_outgoing(SaveSession::Mode::Live));
-    MIG_TRY(MakeChannel handed, from_handed_fd(address, fds, FdUse::Outgoing));
+    auto handed = from_handed_fd(address, fds, FdUse::Outgoing);
     OutgoingSession::Opener opener = [address](const util::EventFd& cancel) {
         return connect_channel(address, cancel);
     };
-    if (handed) {
-        opener = [make = std::make_shared<MakeChannel>(std::move(handed))](const util::EventFd&) {
+    if (!handed) {
+        // An attempt that fails like that of a file that can't be opened.
+        opener = [error = std::move(handed).error()](
+                     const util::EventFd&) -> Result<std::unique_ptr<MigrationChannel>> {
+            return error;
+        };
+    } else if (*handed) {
+        opener = [make = std::make_shared<MakeChannel>(std::move(*handed))](const util::EventFd&) {
             return (*make)();
         };
     }

@@ -23,7 +23,8 @@ constexpr std::array kTable = {
     ParameterInfo{"cpu-throttle-initial", &Parameters::cpu_throttle_initial, 1, 99, ""},
     ParameterInfo{"cpu-throttle-increment", &Parameters::cpu_throttle_increment, 1, 99, ""},
     ParameterInfo{"cpu-throttle-tailslow", &Parameters::cpu_throttle_tailslow, 0, 1, ""},
-    ParameterInfo{"max-cpu-throttle", &Parameters::max_cpu_throttle, 1, 99, ""},
+    // Its bounds depend on another one: check_parameters().
+    ParameterInfo{"max-cpu-throttle", &Parameters::max_cpu_throttle, 0, 255, ""},
     ParameterInfo{"x-peer-timeout", &Parameters::x_peer_timeout_ms, 1'000, 86'400'000, " ms"},
 };
 
@@ -55,7 +56,9 @@ Result<> set_parameter(Parameters& parameters, std::string_view name, uint64_t v
 }
 
 Result<> check_parameters(const Parameters& wanted) {
-    if (wanted.max_cpu_throttle < wanted.cpu_throttle_initial) {
+    constexpr uint64_t kMaxThrottle = 99;  // percent
+    if (wanted.max_cpu_throttle < wanted.cpu_throttle_initial ||
+        wanted.max_cpu_throttle > kMaxThrottle) {
         return make_error(ErrorKind::InvalidArgument,
                           "Parameter 'max_cpu_throttle' expects an integer in the range of "
                           "cpu_throttle_initial to 99");

@@ -38,7 +38,7 @@ CAPABILITIES = (
 COMMANDS = {
     "query-status": {}, "stop": {}, "cont": {}, "system_reset": {}, "system_powerdown": {},
     "system_wakeup": {}, "quit": {}, "query-version": {}, "query-name": {}, "query-uuid": {},
-    "query-kvm": {}, "query-commands": {}, "query-machines": {}, "query-qmp-schema": {},
+    "query-kvm": {}, "query-commands": {}, "query-machines": {"compat-props?": BOOL}, "query-qmp-schema": {},
     "qom-list-types": {"implements?": TEXT, "abstract?": BOOL}, "query-target": {},
     "query-cpus-fast": {}, "query-current-machine": {}, "query-pci": {}, "query-memdev": {},
     "object-del": {"id": TEXT}, "device_del": {"id": TEXT},
@@ -94,6 +94,8 @@ def between(name, low, high):
     return f"Parameter '{name}' expects a value between {low} and {high}"
 
 
+MAX_THROTTLE = ("Parameter 'max_cpu_throttle' expects an integer in the range of "
+                "cpu_throttle_initial to 99")
 PARAMETER_ROWS = [
     refused_parameter("announce-initial", 100001, between("announce_initial", 0, 100000)),
     refused_parameter("announce-max", 100001, between("announce_max", 0, 100000)),
@@ -108,10 +110,9 @@ PARAMETER_ROWS = [
     refused_parameter("cpu-throttle-initial", 100, between("cpu_throttle_initial", 1, 99)),
     refused_parameter("cpu-throttle-increment", 0, between("cpu_throttle_increment", 1, 99)),
     refused_parameter("cpu-throttle-increment", 100, between("cpu_throttle_increment", 1, 99)),
-    ("migrate-set-parameters", {"max-cpu-throttle": 19},
-     Refused(None, parts=["max_cpu_throttle"])),
-    ("migrate-set-parameters", {"max-cpu-throttle": 100},
-     Refused(None, parts=["max_cpu_throttle"])),
+    refused_parameter("max-cpu-throttle", 19, MAX_THROTTLE),
+    refused_parameter("max-cpu-throttle", 100, MAX_THROTTLE),
+    refused_parameter("max-cpu-throttle", 0, MAX_THROTTLE),
     refused_parameter("downtime-limit", 2000001, between("downtime_limit", 0, 2000000)),
     refused_parameter("multifd-channels", 0, between("multifd_channels", 1, 255)),
     refused_parameter("multifd-zlib-level", 10, between("multifd_zlib_level", 0, 9)),
@@ -180,7 +181,8 @@ CAPABILITY_ROWS = [
     ("migrate-set-capabilities", {"capabilities": ["events"]},
      Refused(wrong("capabilities[0]", "object"))),
     set_capabilities(DONE, "events", "return-path", "switchover-ack", "pause-before-switchover",
-                     "auto-converge", "validate-uuid", "dirty-bitmaps", "late-block-activate"),
+                     "auto-converge", "validate-uuid", "dirty-bitmaps", "late-block-activate",
+                     "zero-blocks"),
     set_capabilities(Refused("Capability 'switchover-ack' requires capability 'return-path'"),
                      "return-path", state=False),
     set_capabilities(DONE, *(name for name in CAPABILITIES), state=False),
@@ -278,6 +280,13 @@ INFORMATION_ROWS = [
         "name": str, "alias?": str, "is-default?": True, "cpu-max": int,
         "hotpluggable-cpus": bool, "numa-mem-supported": bool, "deprecated": bool,
         "default-cpu-type?": str, "default-ram-id?": str, "acpi": bool}])),
+    ("query-machines", {"compat-props": True}, Is(
+        lambda value: all(machine["compat-props"] == [] for machine in value))),
+    ("query-machines", {"compat-props": False}, Is(
+        lambda value: not any("compat-props" in machine for machine in value))),
+    # Nothing executes the guest here, so there is no CPU to name.
+    ("human-monitor-command", {"command-line": "info name", "cpu-index": 0},
+     Refused("Parameter 'cpu-index' expects a CPU number")),
     ("query-machines", {}, Is(lambda value: "none" in [machine["name"] for machine in value])),
     ("query-commands", {}, Is([{"name": str}])),
     ("query-commands", {}, Is(lambda value: {"qmp_capabilities", *COMMANDS, *OPEN_COMMANDS}
@@ -586,6 +595,29 @@ class Table(TableTestCase):
             ("query-migrate", {}, Is(failed)),
             ("query-migrate", {}, Is(lambda value: "/nonexistent/f" in value["error-desc"])),
             ("query-status", {}, RUNNING)])
+
+    def test_descriptor_that_is_not_there_fails_the_attempt(self):
+        named = {"addr": {"transport": "socket", "type": "fd", "str": "nope"},
+                 "channel-type": "main"}
+        for arguments in ({"uri": "fd:nope"}, {"channels": [named]}, {"uri": "file:/dev/fdset/7"}):
+            with self.subTest(arguments):
+                vmm = self.vmm()
+                vmm.set_capabilities("events")
+                outcome, refusal = self.outcome(vmm, "migrate", arguments)
+                self.assertEqual(outcome, "error")
+                self.check(vmm, [
+                    ("query-migrate", {}, Is({"status": "failed", "error-desc": refusal["desc"],
+                                              **OURS})),
+                    ("query-status", {}, RUNNING)])
+                self.assertEqual([event["data"]["status"] for event in vmm.qmp.events
+                                  if event["event"] == "MIGRATION"], ["setup", "failed"])
+
+    def test_listening_destination_can_not_be_a_source(self):
+        vmm = self.vmm("-incoming", f"unix:{self.folder}/in")
+        self.check(vmm, [
+            ("query-migrate", {}, Is({"status": "setup", **OURS, "socket-address": list})),
+            ("migrate", {"uri": "unix:/x"},
+             Refused("Guest is waiting for an incoming migration"))])
 
     def test_dirty_rate_is_measured(self):
         vmm = self.vmm(*workload("32M", pages_per_second=1000000))

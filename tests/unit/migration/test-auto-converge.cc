@@ -68,9 +68,11 @@ TEST(ThrottleRule, NothingSentMeansThatAnyDirtyPageIsTooMuch) {
     EXPECT_EQ(rule.after_period(0, 0, {}), 20);
 }
 
-TEST(Parameters, CeilingBelowTheFirstThrottleIsRefused) {
+TEST(Parameters, CeilingBelowTheFirstThrottleOrAboveAllIsRefused) {
     Parameters wanted;
     wanted.max_cpu_throttle = 19;
+    EXPECT_FALSE(check_parameters(wanted));
+    wanted.max_cpu_throttle = 100;
     EXPECT_FALSE(check_parameters(wanted));
     wanted.max_cpu_throttle = 20;
     EXPECT_TRUE(check_parameters(wanted));
