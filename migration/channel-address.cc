@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Addresses as text: what `migrate` and `migrate-incoming` accept.
 #include <array>
-#include <cerrno>
 #include <charconv>
-#include <limits>
 
 #include "migration/channel.h"
+#include "util/size-text.h"
+#include "util/tcp-port.h"
 #include "util/try.h"
 
 namespace ferry::migration {
@@ -104,9 +104,14 @@ Result<MigrationAddress> parse_tcp(const std::string_view whole) {
     if (!has_host || address.port.empty() || address.port.find(':') != std::string::npos) {
         return make_error(ErrorKind::InvalidArgument, "error parsing address '{}'", whole);
     }
+    MIG_CHECK(util::check_tcp_port(address.port), "error parsing address '{}'", whole);
     TcpFlags flags;
     while (take_prefix(text, ",")) {
         const std::string_view option = take_until(text, ',');
+        if (option == "mptcp=off") continue;
+        if (option == "mptcp" || option == "mptcp=on") {
+            return make_error(ErrorKind::Unsupported, "Parameter 'mptcp' is not supported");
+        }
         if (!apply_option(option, address, flags)) {
             return make_error(ErrorKind::InvalidArgument,
                               "error parsing address '{}': bad option '{}'", whole, option);
@@ -118,53 +123,13 @@ Result<MigrationAddress> parse_tcp(const std::string_view whole) {
 
 // --- file:
 
-std::optional<unsigned> shift_of_suffix(char suffix) {
-    constexpr std::string_view kSuffixes = "BKMGTPE";  // powers of 1024
-    const char upper =
-        suffix >= 'a' && suffix <= 'z' ? static_cast<char>(suffix - 'a' + 'A') : suffix;
-    const size_t at = kSuffixes.find(upper);
-    if (at == std::string_view::npos) return std::nullopt;
-    return static_cast<unsigned>(at * 10);
-}
-
-// Bytes as decimal or 0x hex, or a decimal number with a suffix and then perhaps a fraction.
-// EINVAL or ERANGE when it is none of these.
-std::expected<uint64_t, int> parse_size(std::string_view text) {
-    const bool hex = take_prefix(text, "0x") || take_prefix(text, "0X");
-    uint64_t whole = 0;
-    const char* const text_end = text.data() + text.size();
-    const auto [end, status] = std::from_chars(text.data(), text_end, whole, hex ? 16 : 10);
-    if (status == std::errc::result_out_of_range) return std::unexpected(ERANGE);
-    if (status != std::errc()) return std::unexpected(EINVAL);
-    text = std::string_view(end, static_cast<size_t>(text_end - end));
-    if (text.empty()) return whole;
-    if (hex) return std::unexpected(EINVAL);
-
-    std::string_view fraction;
-    if (take_prefix(text, ".")) {
-        fraction = text.substr(0, text.find_first_not_of("0123456789"));
-        text.remove_prefix(fraction.size());
-        if (fraction.empty()) return std::unexpected(EINVAL);
-    }
-    if (text.size() != 1) return std::unexpected(EINVAL);
-    const std::optional<unsigned> shift = shift_of_suffix(text.front());
-    if (!shift || (*shift == 0 && !fraction.empty())) return std::unexpected(EINVAL);
-    if (whole > std::numeric_limits<uint64_t>::max() >> *shift) return std::unexpected(ERANGE);
-    // From the last digit to the first, so that every step is exact and fits.
-    uint64_t part = 0;
-    for (auto digit = fraction.rbegin(); digit != fraction.rend(); ++digit) {
-        part = ((static_cast<uint64_t>(*digit - '0') << *shift) + part) / 10;
-    }
-    return (whole << *shift) + part;
-}
-
 Result<MigrationAddress> parse_file(std::string_view text) {
     FileAddress address;
     const size_t option = text.find(kOffsetOption);
     address.path = text.substr(0, option);
     if (option != std::string_view::npos) {
         const std::string_view value = text.substr(option + kOffsetOption.size());
-        const auto offset = parse_size(value);
+        const auto offset = util::parse_size_text(value);
         if (!offset) {
             return Error(ErrorKind::InvalidArgument,
                          fmt::format("file URI has bad offset {}", value), offset.error());
@@ -193,7 +158,15 @@ struct ToText {
         if (tcp.keep_alive) text += ",keep-alive";
         return text;
     }
-    std::string operator()(const UnixAddress& address) const { return "unix:" + address.path; }
+    std::string operator()(const UnixAddress& address) const {
+        switch (address.space) {
+            case UnixAddress::Space::Files: break;
+            case UnixAddress::Space::Abstract: return "unix:" + address.path + ",abstract";
+            case UnixAddress::Space::AbstractPadded:
+                return "unix:" + address.path + ",abstract,tight=off";
+        }
+        return "unix:" + address.path;
+    }
     std::string operator()(const FdAddress& address) const { return "fd:" + address.name; }
     std::string operator()(const ExecAddress& address) const {
         if (runs_in_shell(address)) return "exec:" + address.args.back();
@@ -231,6 +204,12 @@ Result<MigrationAddress> parse_migration_uri(std::string_view uri) {
             ExecAddress{{std::string(kShell[0]), std::string(kShell[1]), std::string(text)}});
     }
     if (take_prefix(text, "file:")) return parse_file(text);
+    if (take_prefix(text, "vsock:")) {
+        return make_error(ErrorKind::Unsupported, "Migration over vsock is not supported");
+    }
+    if (take_prefix(text, "rdma:")) {
+        return make_error(ErrorKind::Unsupported, "Migration over RDMA is not supported");
+    }
     return make_error(ErrorKind::InvalidArgument, "unknown migration protocol: {}", uri);
 }
 

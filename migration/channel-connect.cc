@@ -94,7 +94,7 @@ Result<std::unique_ptr<MigrationChannel>> connect_tcp(const TcpAddress& address,
 // fails then, and nothing tells when there is room. So it blocks, in slices.
 Result<std::unique_ptr<MigrationChannel>> connect_unix(const UnixAddress& address,
                                                        const util::EventFd& cancel) {
-    MIG_TRY(const SocketAddress to, unix_socket_address(address.path));
+    MIG_TRY(const SocketAddress to, unix_socket_address(address));
     MIG_TRY(const int raw,
             util::check_call(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
     UniqueFd socket(raw);

@@ -142,12 +142,17 @@ Result<> clear_path(const std::string& path, const SocketAddress& address) {
 }
 
 Result<ListeningSockets> listen_at_path(const UnixAddress& wanted) {
-    MIG_TRY(const SocketAddress address, unix_socket_address(wanted.path));
+    MIG_TRY(const SocketAddress address, unix_socket_address(wanted));
     MIG_TRY(UniqueFd socket, make_socket(AF_UNIX, SOCK_STREAM));
-    MIG_CHECK(clear_path(wanted.path, address));
+    // An abstract name goes with its socket; of what has it now, bind() tells.
+    if (!wanted.is_abstract()) {
+        MIG_CHECK(clear_path(wanted.path, address));
+    }
     MIG_CHECK(bind_and_listen(socket.borrow(), address));
     ListeningSockets result{.sockets = {}, .address = wanted, .path = {}};
-    MIG_TRY(result.path, SocketPath::remember(wanted.path));
+    if (!wanted.is_abstract()) {
+        MIG_TRY(result.path, SocketPath::remember(wanted.path));
+    }
     result.sockets.push_back(std::move(socket));
     return result;
 }

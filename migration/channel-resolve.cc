@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "util/syscall.h"
+#include "util/tcp-port.h"
 #include "util/thread.h"
 #include "util/try.h"
 
@@ -45,6 +46,10 @@ Lookup look_up(const TcpAddress& address, ResolveFor purpose, Hosts hosts) {
     if (hosts == Hosts::NumbersOnly) hints.ai_flags |= AI_NUMERICHOST;
     addrinfo* list = nullptr;
     Lookup result;
+    if (!util::check_tcp_port(address.port)) {
+        result.status = EAI_SERVICE;
+        return result;
+    }
     result.status = ::getaddrinfo(address.host.empty() ? nullptr : address.host.c_str(),
                                   address.port.c_str(), &hints, &list);
     if (result.status != 0) {
@@ -82,7 +87,8 @@ struct Request {
 
 }  // namespace
 
-Result<SocketAddress> unix_socket_address(const std::string& path) {
+Result<SocketAddress> unix_socket_address(const UnixAddress& wanted) {
+    const std::string& path = wanted.path;
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.empty() || path.find('\0') != std::string::npos) {
@@ -93,10 +99,16 @@ Result<SocketAddress> unix_socket_address(const std::string& path) {
                           "UNIX socket path '{}' is too long: must be less than {} bytes", path,
                           sizeof(address.sun_path));
     }
-    std::memcpy(address.sun_path, path.data(), path.size());
+    // A zero byte in front makes a name abstract; one more that ends it would be part of it.
+    const size_t begin = wanted.is_abstract() ? 1 : 0;
+    std::memcpy(address.sun_path + begin, path.data(), path.size());
     SocketAddress result;
     std::memcpy(&result.storage, &address, sizeof(address));
-    result.length = sizeof(address);
+    size_t length = sizeof(address);
+    if (wanted.space == UnixAddress::Space::Abstract) {
+        length = offsetof(sockaddr_un, sun_path) + begin + path.size();
+    }
+    result.length = static_cast<socklen_t>(length);
     return result;
 }
 

@@ -21,7 +21,7 @@ struct SocketAddress {
     int family() const { return storage.ss_family; }
 };
 
-Result<SocketAddress> unix_socket_address(const std::string& path);
+Result<SocketAddress> unix_socket_address(const UnixAddress& address);
 
 // "10.0.0.2:4444", "[::1]:4444"
 std::string host_and_port(const TcpAddress& address);

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "monitor/migration-json.h"
+#include "util/tcp-port.h"
 #include "util/try.h"
 
 namespace ferry::monitor {
@@ -62,6 +63,8 @@ Result<MigrationAddress> inet_address(const Json& address, const std::string& pa
                              {"keep-alive", {JsonType::Bool}, kOptional},
                              {"mptcp", {JsonType::Bool}, kOptional}}));
     MIG_CHECK(refuse_when_on(address, "mptcp"));
+    MIG_CHECK(util::check_tcp_port(address["port"].get_ref<const std::string&>()), "Parameter '{}'",
+              path);
     using Family = migration::TcpAddress::Family;
     // One that is named excludes the other, unless that is named, too; "off" asks for the other.
     const bool ipv4 = bool_or(address, "ipv4", !bool_or(address, "ipv6", false));
@@ -78,6 +81,15 @@ Result<MigrationAddress> inet_address(const Json& address, const std::string& pa
     return tcp;
 }
 
+MigrationAddress unix_address(const Json& address) {
+    using Space = migration::UnixAddress::Space;
+    migration::UnixAddress result{address["path"].get<std::string>()};
+    if (bool_or(address, "abstract", false)) {
+        result.space = bool_or(address, "tight", true) ? Space::Abstract : Space::AbstractPadded;
+    }
+    return result;
+}
+
 Result<MigrationAddress> socket_address(const Json& address, const std::string& path) {
     const Member type{"type", socket_types()};
     const std::string* given = discriminator(address, "type", type.schema);
@@ -90,8 +102,7 @@ Result<MigrationAddress> socket_address(const Json& address, const std::string& 
                                  {"path", {JsonType::String}},
                                  {"abstract", {JsonType::Bool}, kOptional},
                                  {"tight", {JsonType::Bool}, kOptional}}));
-        MIG_CHECK(refuse_when_on(address, "abstract"));
-        return migration::UnixAddress{address["path"].get<std::string>()};
+        return unix_address(address);
     }
     if (name == "fd") {
         MIG_CHECK(check_variant(address, path, {type, {"str", {JsonType::String}}}));
@@ -122,6 +133,10 @@ Result<MigrationAddress> address_from_object(const Json& address, const std::str
     return make_error(ErrorKind::Unsupported, "Migration over RDMA is not supported");
 }
 
+Error no_cpr_channel() {
+    return make_error(ErrorKind::Unsupported, "A cpr channel is not supported");
+}
+
 Result<MigrationAddress> address_from_channels(const Json& channels, ChannelRule rule) {
     if (rule == ChannelRule::OnlyMain &&
         (channels.size() != 1 || channels[0]["channel-type"] != "main")) {
@@ -143,9 +158,7 @@ Result<MigrationAddress> address_from_channels(const Json& channels, ChannelRule
     if (by_type[0] == nullptr) {
         return make_error(ErrorKind::InvalidArgument, "Channel list has no main entry");
     }
-    if (by_type[1] != nullptr) {
-        return make_error(ErrorKind::Unsupported, "A cpr channel is not supported");
-    }
+    if (by_type[1] != nullptr) return no_cpr_channel();
     return address_from_object((*by_type[0])["addr"], fmt::format("channels[{}].addr", main_index));
 }
 
@@ -154,6 +167,15 @@ Result<MigrationAddress> address_from_channels(const Json& channels, ChannelRule
 std::vector<Member> address_schema() {
     return {{"uri", {JsonType::String}, kOptional},
             {"channels", Schema::array_of(Schema::object(channel_schema())), kOptional}};
+}
+
+Result<MigrationAddress> address_from_channel(const Json& channel) {
+    if (!channel.is_object()) {
+        return make_error(ErrorKind::InvalidArgument, "a channel is a JSON object");
+    }
+    MIG_CHECK(check_members(channel_schema(), channel, ""));
+    if (channel["channel-type"] == "cpr") return no_cpr_channel();
+    return address_from_object(channel["addr"], "addr");
 }
 
 Result<MigrationAddress> address_from_arguments(const Json& arguments, ChannelRule rule) {

@@ -88,7 +88,12 @@ Json listening_json(const migration::MigrationAddress& address) {
                                  {ipv6 ? "ipv6" : "ipv4", true}}});
     }
     if (const auto* path = std::get_if<migration::UnixAddress>(&address)) {
-        return Json::array({Json{{"type", "unix"}, {"path", path->path}}});
+        Json local{{"type", "unix"}, {"path", path->path}};
+        if (path->is_abstract()) {
+            local["abstract"] = true;
+            local["tight"] = path->space == migration::UnixAddress::Space::Abstract;
+        }
+        return Json::array({std::move(local)});
     }
     return nullptr;
 }

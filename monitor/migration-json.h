@@ -22,6 +22,9 @@ enum class ChannelRule : uint8_t { AnyOncePerType, OnlyMain };
 Result<migration::MigrationAddress> address_from_arguments(
     const Json& arguments, ChannelRule rule = ChannelRule::AnyOncePerType);
 
+// A channel as -incoming takes it: one entry of `channels`. Only its main kind can be used.
+Result<migration::MigrationAddress> address_from_channel(const Json& channel);
+
 // Everything that query-migrate tells, taken at one moment.
 struct MigrationView {
     migration::MigrationInfo info;

@@ -74,7 +74,10 @@ struct TcpAddress {
     bool keep_alive = false;                           // TCP keep-alive probes
 };
 struct UnixAddress {
-    std::string path;
+    std::string path;  // in the file system, or an abstract name
+    // Padded: with zero bytes to the full length, which makes it another name.
+    enum class Space : uint8_t { Files, Abstract, AbstractPadded } space = Space::Files;
+    bool is_abstract() const { return space != Space::Files; }
 };
 struct FdAddress {
     std::string name;  // given by getfd, or the number of an inherited descriptor (incoming only)

@@ -196,6 +196,31 @@ TEST_F(ChannelListenerTest, FileOfAnotherKindIsKept) {
     EXPECT_EQ(file_content(path_), "precious");
 }
 
+TEST_F(ChannelListenerTest, AbstractNameThatIsTakenIsRefused) {
+    const UnixAddress name{path_, UnixAddress::Space::Abstract};
+    ListeningSide first(name);
+    ListeningSide second(name);
+    ASSERT_TRUE(second.error());
+    EXPECT_EQ(second.error()->errnum(), EADDRINUSE);
+}
+
+TEST_F(ChannelListenerTest, AbstractNamesAreNoFilesAndPaddingMakesOthers) {
+    const UnixAddress name{path_, UnixAddress::Space::Abstract};
+    const UnixAddress padded{path_, UnixAddress::Space::AbstractPadded};
+    ListeningSide side(name);
+    ASSERT_FALSE(side.error());
+    EXPECT_FALSE(std::filesystem::exists(path_));
+    EXPECT_EQ(error_of(connect_to(UnixAddress{path_})).errnum(), ENOENT);
+    EXPECT_EQ(error_of(connect_to(padded)).errnum(), ECONNREFUSED);
+    ListeningSide other(padded);
+    ASSERT_FALSE(other.error());
+    const auto one = must(connect_to(name));
+    EXPECT_NE(side.next_accepted(), nullptr);
+    const auto two = must(connect_to(padded));
+    EXPECT_NE(other.next_accepted(), nullptr);
+    EXPECT_EQ(side.waiting() + other.waiting(), 0u);
+}
+
 TEST_F(ChannelListenerTest, AbandonedPathIsReplaced) {
     unix_socket_at(path_, 1).reset();
     ListeningSide side(UnixAddress{path_});
