@@ -26,6 +26,9 @@ constexpr uint32_t kCmpLegacyBit = uint32_t{1} << 1;    // leaf 80000001, ecx
 // enclaves, tracing.
 constexpr std::string_view kNotMigratable = "vmx svm shstk ibt sgx intel-pt arch-lbr";
 
+// What follows from the VM itself and from what its guest does.
+constexpr std::array<std::string_view, 4> kNobodysChoice = {"hypervisor", "osxsave", "ospke", "ht"};
+
 struct NamedModel {
     std::string_view name;
     std::string_view vendor;  // 12 characters
@@ -177,6 +180,29 @@ Result<CpuModel> named_model(const NamedModel& model, const CpuidTable& host) {
     return out;
 }
 
+// --- Single features.
+
+Result<> apply(CpuidTable& table, const FeatureChoice& choice, const CpuidTable& host) {
+    MIG_CHECK(check_feature_choice(choice));
+    MIG_TRY(const auto words, words_with(choice.name));
+    if (choice.shown == FeatureChoice::Shown::Yes) {
+        if (missing_features(words, feature_words(host_table(host))).empty()) {
+            put_features(table, words, feature_words(host));
+            return {};
+        }
+        const bool there = missing_features(words, feature_words(host)).empty();
+        return make_error(
+            ErrorKind::Unsupported, "CPU feature '{}': {}", choice.name,
+            there ? "what a guest does with it can't be migrated" : "the host does not have it");
+    }
+    for (const FeatureWord& word : words) {
+        if (auto* entry = find(table, word.leaf, word.subleaf)) {
+            register_of(*entry, word.which) &= ~word.bits;
+        }
+    }
+    return {};
+}
+
 // --- What differs from CPU to CPU.
 
 unsigned id_bits(unsigned count) {
@@ -253,14 +279,30 @@ std::vector<std::string_view> cpu_model_names() {
     return names;
 }
 
-Result<CpuModel> cpu_model(std::string_view name, const CpuidTable& host) {
-    if (name == kHost || name == kMax) {
-        return CpuModel{.name = std::string(name), .cpuid = host_table(host), .unavailable = {}};
+Result<> check_feature_choice(const FeatureChoice& choice) {
+    if (std::ranges::find(kNobodysChoice, choice.name) != kNobodysChoice.end()) {
+        return make_error(ErrorKind::Unsupported,
+                          "CPU feature '{}' can't be chosen: it follows from the VM", choice.name);
     }
+    MIG_TRY(const auto words, words_with(choice.name));
+    if (words.size() == 1 && std::has_single_bit(words.front().bits)) return {};
+    return make_error(ErrorKind::InvalidArgument, "'{}' is no CPU feature", choice.name);
+}
+
+Result<CpuModel> cpu_model(std::string_view name, const CpuidTable& host,
+                           std::span<const FeatureChoice> choices) {
+    CpuModel model{.name = std::string(name), .cpuid = {}, .unavailable = {}};
     const auto found = std::ranges::find(kModels, name, &NamedModel::name);
-    if (found != std::end(kModels)) return named_model(*found, host);
-    return make_error(ErrorKind::InvalidArgument, "unknown CPU model '{}'; there are: {}", name,
-                      fmt::join(cpu_model_names(), ", "));
+    if (found != std::end(kModels)) {
+        MIG_TRY(model, named_model(*found, host));
+    } else if (name == kHost || name == kMax) {
+        model.cpuid = host_table(host);
+    } else {
+        return make_error(ErrorKind::InvalidArgument, "unknown CPU model '{}'; there are: {}", name,
+                          fmt::join(cpu_model_names(), ", "));
+    }
+    for (const FeatureChoice& choice : choices) MIG_CHECK(apply(model.cpuid, choice, host));
+    return model;
 }
 
 CpuidTable cpuid_of_vcpu(const CpuidTable& model, unsigned index, unsigned count) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,8 +26,18 @@ struct CpuModel {
     // What the model has by its definition and the host cannot give: the guest does not see it.
     std::vector<std::string> unavailable;
 };
-// InvalidArgument for unknown names.
-Result<CpuModel> cpu_model(std::string_view name, const CpuidTable& host);
+// One feature ("avx2") that the guest shall see, or not, whatever the model says.
+struct FeatureChoice {
+    enum class Shown : uint8_t { No, Yes };
+    std::string name;
+    Shown shown = Shown::Yes;
+};
+// InvalidArgument for unknown names; Unsupported for what nobody can choose.
+Result<> check_feature_choice(const FeatureChoice& choice);
+// The same Errors, and Unsupported for a feature that is chosen and the host cannot give: unlike
+// what the model has by its definition, somebody asked for it.
+Result<CpuModel> cpu_model(std::string_view name, const CpuidTable& host,
+                           std::span<const FeatureChoice> choices = {});
 
 // For CPU `index` of `count`: one package of so many cores, one thread each, the APIC's number is
 // the CPU's.

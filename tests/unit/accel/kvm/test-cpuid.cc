@@ -87,6 +87,47 @@ TEST(KvmCpuid, WhatAPoorHostLacksIsMaskedAndNamed) {
     EXPECT_EQ(find(model->cpuid, 1)->ecx & (uint32_t{1} << 13), 0U);
 }
 
+Result<kvm::CpuModel> with(std::string_view model, std::string feature, bool shown) {
+    using Shown = kvm::FeatureChoice::Shown;
+    const kvm::FeatureChoice choice{std::move(feature), shown ? Shown::Yes : Shown::No};
+    return kvm::cpu_model(model, rich_host(), {&choice, 1});
+}
+
+TEST(KvmCpuid, AFeatureNobodyCanGiveIsRefusedWithTheReason) {
+    const auto reason = [](std::string_view model, std::string feature, bool shown) {
+        const auto refused = with(model, std::move(feature), shown);
+        EXPECT_FALSE(refused);
+        return refused ? "" : refused.error().message();
+    };
+    EXPECT_EQ(reason("qemu64", "vmx", true),
+              "CPU feature 'vmx': what a guest does with it can't be migrated");
+    EXPECT_EQ(reason("host", "hypervisor", false),
+              "CPU feature 'hypervisor' can't be chosen: it follows from the VM");
+    EXPECT_EQ(reason("host", "warp-drive", true), "unknown CPU feature 'warp-drive'");
+    EXPECT_EQ(reason("host", "", true), "'' is no CPU feature");
+    EXPECT_EQ(reason("host", "sse sse2", true), "'sse sse2' is no CPU feature");
+    CpuidTable host = rich_host();
+    for (kvm_cpuid_entry2& entry : host) {
+        if (entry.function == 7) entry.ebx &= ~kAvx2;
+    }
+    const kvm::FeatureChoice avx2{"avx2"};
+    const auto poor = kvm::cpu_model("max", host, {&avx2, 1});
+    ASSERT_FALSE(poor);
+    EXPECT_EQ(poor.error().message(), "CPU feature 'avx2': the host does not have it");
+}
+
+TEST(KvmCpuid, AFeatureIsShownAndHiddenAlone) {
+    const auto without = kvm::cpu_model("qemu64", rich_host());
+    const auto more = with("qemu64", "avx2", true);
+    ASSERT_TRUE(without && more);
+    EXPECT_EQ(find(more->cpuid, 7)->ebx, kAvx2);
+    EXPECT_EQ(find(more->cpuid, 1)->ecx, find(without->cpuid, 1)->ecx);
+    const auto less = with("host", "avx2", false);
+    ASSERT_TRUE(less);
+    EXPECT_EQ(find(less->cpuid, 7)->ebx,
+              find(kvm::cpu_model("host", rich_host())->cpuid, 7)->ebx & ~kAvx2);
+}
+
 TEST(KvmCpuid, AllNamesAreKnownAndOthersAreRefused) {
     for (const auto name : kvm::cpu_model_names()) {
         EXPECT_TRUE(kvm::cpu_model(name, rich_host())) << name;
