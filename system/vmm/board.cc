@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "system/vmm/board.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
 
 #include "hw/pci/host-bridge.h"
+#include "util/syscall.h"
 #include "util/try.h"
 #include "util/wire.h"
 
@@ -146,6 +149,12 @@ Result<> Board::create_ram(const Options& options) {
         if (backend == main) continue;
         MIG_TRY(auto block, create_backend(*backend));
         MIG_CHECK(map_extra(std::move(block), next_high));
+    }
+    if (options.core_dump == Options::CoreDump::WithRam) return {};
+    for (const auto& block : memory_.blocks()) {
+        const MutBytes host = block->host();
+        MIG_CHECK(util::check_call(::madvise(host.data(), host.size(), MADV_DONTDUMP), "madvise"),
+                  "-machine dump-guest-core=off: {}", block->name());
     }
     return {};
 }

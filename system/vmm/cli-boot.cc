@@ -11,6 +11,13 @@ namespace {
 
 constexpr std::string_view kDisk = "ide-hd";
 
+// What the disk's commands can say of its shape.
+struct GeometryLimit {
+    std::string_view key;
+    uint64_t most;
+};
+constexpr GeometryLimit kGeometry[] = {{"cyls", 65535}, {"heads", 16}, {"secs", 255}};
+
 // Options that change nothing where a disk is only read, once.
 Result<> take_harmless(SubOptions& options) {
     for (const std::string_view key : {"cache", "aio", "readonly", "read-only", "snapshot",
@@ -60,6 +67,24 @@ Result<> append(Draft& draft, const std::string& value) {
     return {};
 }
 
+// Nobody asks for the shape, as there is no controller to ask; but a wrong one is still refused.
+// All zeros stand for none, as if it were not given.
+Result<> take_geometry(SubOptions& properties) {
+    uint64_t given[std::size(kGeometry)] = {};
+    bool any = false;
+    for (size_t i = 0; i < std::size(kGeometry); ++i) {
+        MIG_TRY(const auto number, properties.take_number(kGeometry[i].key));
+        given[i] = number.value_or(0);
+        any = any || given[i] != 0;
+    }
+    for (size_t i = 0; any && i < std::size(kGeometry); ++i) {
+        if (given[i] >= 1 && given[i] <= kGeometry[i].most) continue;
+        return make_error(ErrorKind::InvalidArgument, "{}: {} must be between 1 and {}",
+                          properties.context(), kGeometry[i].key, kGeometry[i].most);
+    }
+    return {};
+}
+
 // The file behind a disk.
 Result<std::string> file_of(const Draft& draft, const DiskOptions& disk) {
     const auto drive = std::ranges::find(draft.drives, disk.drive, &DriveOptions::id);
@@ -81,6 +106,7 @@ Result<> add_disk(Draft& draft, SubOptions properties) {
     MIG_TRY(disk.drive, properties.take_required("drive"));
     MIG_TRY(const auto boot_index, properties.take_number("bootindex"));
     disk.boot_index = boot_index.value_or(disk.boot_index);
+    MIG_CHECK(take_geometry(properties));
     for (const std::string_view key : {"id", "bus", "unit"}) properties.take(key);
     MIG_CHECK(properties.finish());
     draft.disks.push_back(std::move(disk));

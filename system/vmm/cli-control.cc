@@ -4,6 +4,7 @@
 
 #include "system/vmm/cli-draft.h"
 #include "trace-points.h"
+#include "util/tcp-port.h"
 #include "util/try.h"
 
 namespace ferry::vmm {
@@ -45,6 +46,7 @@ Result<CharAddress> socket_address(SubOptions& options) {
         address.kind = Kind::Tcp;
         address.host = options.take("host").value_or("");
         MIG_TRY(address.port, options.take_required("port"));
+        MIG_CHECK(util::check_tcp_port(address.port), "{}", options.context());
     }
     MIG_TRY(const auto server, options.take_switch("server"));
     MIG_TRY(const auto wait, options.take_switch("wait"));
@@ -144,7 +146,8 @@ Result<> qtest(Draft& draft, const std::string& value) {
 }
 
 Result<> qtest_log(Draft& draft, const std::string& value) {
-    draft.options.qtest_log = value == "none" ? "" : value;
+    const auto to = value == "none" ? QtestLog::To::Nowhere : QtestLog::To::File;
+    draft.options.qtest_log = {to, value};
     return {};
 }
 
@@ -195,6 +198,7 @@ void add_control_options(Handlers& handlers) {
         {"qtest", qtest},
         {"qtest-log", qtest_log},
         {"display", only("display", {"none"})},
+        {"nographic", accept_and_do_nothing},
         {"vga", only("vga", {"none"})},
         {"audio", only("audio", {"none"})},
         {"nic", only("nic", {"none"})},

@@ -18,7 +18,8 @@ namespace ferry::vmm {
 // What is being built up, and what later options refer to.
 struct Draft {
     Options options;
-    SubOptions machine;  // merged
+    SubOptions machine;                      // merged
+    std::optional<std::string> numa_memory;  // what -numa node,memdev= names; empty: nothing
     std::vector<ChardevOptions> chardevs;
     std::vector<DriveOptions> drives;
     std::vector<DiskOptions> disks;
@@ -31,6 +32,7 @@ using Handlers = std::map<std::string_view, Handler, std::less<>>;
 void add_machine_options(Handlers& handlers);
 void add_boot_options(Handlers& handlers);
 void add_object_options(Handlers& handlers);
+void add_incoming_option(Handlers& handlers);
 void add_control_options(Handlers& handlers);
 
 // After all options, in this order: what could not be judged one by one.

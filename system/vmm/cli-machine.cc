@@ -98,6 +98,28 @@ Result<> smp(Draft& draft, const std::string& value) {
     return {};
 }
 
+// "+NAME", "-NAME", "NAME=on", "NAME=off"; nothing for a property that asks for what is so anyway.
+Result<std::optional<kvm::FeatureChoice>> feature_choice(const SubOptions::Pair& pair) {
+    using Shown = kvm::FeatureChoice::Shown;
+    const bool plus = pair.key.starts_with('+');
+    const bool sign = plus || pair.key.starts_with('-');
+    kvm::FeatureChoice choice{sign ? pair.key.substr(1) : pair.key};
+    std::ranges::replace(choice.name, '_', '-');
+    MIG_TRY(const bool on, parse_bool(pair.value), "{}", pair.key);
+    if (sign && !on) {
+        return make_error(ErrorKind::InvalidArgument, "'{}={}': a sign has no value", pair.key,
+                          pair.value);
+    }
+    if (!sign && choice.name == "migratable") {
+        if (on) return std::optional<kvm::FeatureChoice>();
+        return make_error(ErrorKind::Unsupported,
+                          "migratable=off: what can't be migrated is never shown to the guest");
+    }
+    choice.shown = (sign ? plus : on) ? Shown::Yes : Shown::No;
+    MIG_CHECK(kvm::check_feature_choice(choice));
+    return std::optional(std::move(choice));
+}
+
 Result<> cpu(Draft& draft, const std::string& value) {
     MIG_TRY(auto options, SubOptions::parse("-cpu " + value, value, "model"));
     MIG_TRY(const auto model, options.take_required("model"));
@@ -111,9 +133,31 @@ Result<> cpu(Draft& draft, const std::string& value) {
                           "-cpu {}: unable to find CPU model '{}'; there are: {}", value, model,
                           fmt::join(names, ", "));
     }
-    MIG_CHECK(options.finish(), "single features can't be chosen");
+    std::vector<kvm::FeatureChoice> features;
+    for (const SubOptions::Pair& pair : options.take_rest()) {
+        MIG_TRY(auto choice, feature_choice(pair), "-cpu {}", value);
+        if (choice) features.push_back(std::move(*choice));
+    }
     draft.options.cpu_model = model;
+    draft.options.cpu_features = std::move(features);
     return {};
+}
+
+// RAM of one node: another way to name the machine's memory backend.
+Result<> numa(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-numa " + value, value, "type"));
+    MIG_TRY(const auto type, options.take_required("type"));
+    if (type != "node") {
+        return make_error(ErrorKind::Unsupported, "{}: '{}' is not there; only node",
+                          options.context(), type);
+    }
+    MIG_TRY(const auto number, options.take_number("nodeid"));
+    if (draft.numa_memory || number.value_or(0) != 0) {
+        return make_error(ErrorKind::Unsupported, "{}: there is one node, number 0",
+                          options.context());
+    }
+    draft.numa_memory = options.take("memdev").value_or("");
+    return options.finish();
 }
 
 Result<> memory(Draft& draft, const std::string& value) {
@@ -137,6 +181,7 @@ Result<> name(Draft& draft, const std::string& value) {
         return make_error(ErrorKind::Unsupported, "{}: threads always have names",
                           options.context());
     }
+    if (auto process = options.take("process")) draft.options.process_name = std::move(*process);
     return options.finish();
 }
 
@@ -200,6 +245,22 @@ void add_accelerators_of_machine(Draft& draft) {
     }
 }
 
+Result<> take_memory_keys(Draft& draft) {
+    Options& options = draft.options;
+    const auto backend = draft.machine.take("memory-backend");
+    const std::string numa_memory = draft.numa_memory.value_or("");
+    if (backend && !numa_memory.empty()) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "'-machine memory-backend' and '-numa memdev' exclude each other");
+    }
+    options.memory_backend = backend.value_or(numa_memory);
+    MIG_TRY(const auto dump, draft.machine.take_switch("dump-guest-core"));
+    if (dump == Switch::Off) options.core_dump = Options::CoreDump::WithoutRam;
+    // About RAM besides the guest's own: there is none.
+    MIG_CHECK(draft.machine.take_switch("aux-ram-share"));
+    return {};
+}
+
 }  // namespace
 
 void add_machine_options(Handlers& handlers) {
@@ -209,6 +270,7 @@ void add_machine_options(Handlers& handlers) {
         {"accel", accel},
         {"smp", smp},
         {"cpu", cpu},
+        {"numa", numa},
         {"m", memory},
         {"name", name},
         {"uuid", uuid},
@@ -228,13 +290,15 @@ Result<> finish_machine(Draft& draft) {
     draft.machine.set_context("-machine");
     add_accelerators_of_machine(draft);
     if (options.accelerators.empty()) options.accelerators.emplace_back(std::string("kvm"));
-    options.memory_backend = draft.machine.take("memory-backend").value_or("");
+    MIG_CHECK(take_memory_keys(draft));
     MIG_CHECK(draft.machine.finish());
     const std::string& backend = options.memory_backend;
     if (!backend.empty() && std::ranges::find(options.backends, backend, &BackendOptions::id) ==
                                 options.backends.end()) {
-        return make_error(ErrorKind::InvalidArgument,
-                          "-machine memory-backend={}: no -object of this id", backend);
+        return make_error(
+            ErrorKind::InvalidArgument, "{}={}: no -object of this id",
+            draft.numa_memory == backend ? "-numa node,memdev" : "-machine memory-backend",
+            backend);
     }
     const MachineInfo& info = machine_info(options.machine);
     if (options.cpus > info.max_cpus) {

@@ -44,12 +44,6 @@ Result<> global(Draft& draft, const std::string& value) {
     return {};
 }
 
-Result<> incoming(Draft& draft, const std::string& value) {
-    if (value.empty()) return make_error(ErrorKind::InvalidArgument, "-incoming: URI missing");
-    draft.options.incoming = value;
-    return {};
-}
-
 Result<> only_migratable(Draft& draft, const std::string&) {
     draft.options.only_migratable = Options::OnlyMigratable::Yes;
     return {};
@@ -62,7 +56,6 @@ void add_object_options(Handlers& handlers) {
         {"object", object},
         {"device", device},
         {"global", global},
-        {"incoming", incoming},
         {"only-migratable", only_migratable},
     });
 }

@@ -27,11 +27,22 @@ const Handlers& handlers() {
         add_machine_options(all);
         add_boot_options(all);
         add_object_options(all);
+        add_incoming_option(all);
         add_control_options(all);
         return all;
     }();
     return kHandlers;
 }
+
+// Options of QEMU that a guest would miss if they were passed over.
+struct NotThere {
+    std::string_view name;
+    std::string_view reason;
+};
+constexpr NotThere kNotThere[] = {
+    {"bios", "there is no firmware; the guest begins with -kernel or with a boot disk (-drive)"},
+    {"initrd", "a kernel gets no initial RAM disk here; build it into the -kernel"},
+};
 
 struct Given {
     std::string_view name;  // of the option table
@@ -48,6 +59,10 @@ Result<std::vector<Given>> split_arguments(const std::vector<std::string>& argum
         }
         name.remove_prefix(name.starts_with("--") ? 2 : 1);
         const auto row = std::ranges::find(option_table(), name, &OptionHelp::name);
+        if (const auto known = std::ranges::find(kNotThere, name, &NotThere::name);
+            known != std::end(kNotThere)) {
+            return make_error(ErrorKind::Unsupported, "{}: {}", *at, known->reason);
+        }
         if (row == option_table().end()) {
             return make_error(ErrorKind::InvalidArgument, "{}: invalid option", *at);
         }

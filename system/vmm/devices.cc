@@ -33,7 +33,7 @@ constexpr std::string_view kCommonHelp =
     "  x-migration-multifd-transfer=<auto/off>\n"
     "                         of its state over the other channels; not there yet\n"
     "  migration-events=<bool>  VFIO_MIGRATION events; default off\n"
-    "  x-skip-vsc-check=<bool>\n"
+    "  skip-vsc-check=<bool>\n"
     "                         off: vendor capabilities must be equal; default on\n";
 constexpr std::string_view kKernelHelp =
     "  host=<string>          PCI address on the host, [DOMAIN:]BUS:SLOT.FN; or\n"

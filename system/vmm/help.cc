@@ -9,7 +9,8 @@ namespace ferry::vmm {
 
 const std::vector<OptionHelp>& option_table() {
     static const std::vector<OptionHelp> kTable = {
-        {"Machine", "machine", "q35|pc|none[,accel=NAME[:NAME]...][,memory-backend=ID]",
+        {"Machine", "machine",
+         "q35|pc|none[,accel=NAME[:NAME]...][,memory-backend=ID][,dump-guest-core=on|off]",
          "machine type, 'help' lists them; given twice, the keys merge; default q35"},
         {"Machine", "M", "...", "the same as -machine"},
         {"Machine", "accel", "kvm[,dirty-ring-size=N]|qtest",
@@ -17,11 +18,14 @@ const std::vector<OptionHelp>& option_table() {
          "driven over -qtest; may be repeated: the first that can be used; default kvm\n"
          "dirty-ring-size: pages that a CPU writes are listed in a ring of N entries, a\n"
          "power of two, instead of a bitmap of all RAM"},
-        {"Machine", "cpu", "MODEL", "what the guest's CPUs are; 'help' lists models"},
+        {"Machine", "cpu", "MODEL[,+FEATURE][,-FEATURE][,FEATURE=on|off]",
+         "what the guest's CPUs are; 'help' lists models"},
         {"Machine", "smp", "[cpus=]N[,sockets=S][,cores=C][,threads=T]",
          "number of CPUs; default 1"},
         {"Machine", "m", "[size=]SIZE[k|M|G|T]", "guest RAM; MiB without suffix; default 128"},
-        {"Machine", "name", "NAME[,debug-threads=on]", "name of the VM, for query-name"},
+        {"Machine", "numa", "node[,memdev=ID]", "the one node; memdev: as -machine memory-backend"},
+        {"Machine", "name", "NAME[,debug-threads=on][,process=NAME]",
+         "name of the VM, for query-name, and of the process"},
         {"Machine", "uuid", "UUID", "for query-uuid and validate-uuid"},
         {"Machine", "S", "", "do not start the VM; 'cont' does"},
         {"Machine", "no-shutdown", "", "keep the process when the guest has powered off"},
@@ -49,8 +53,9 @@ const std::vector<OptionHelp>& option_table() {
          "vfio-pci-soft: a software device with migration and scripted faults\n"
          "-device help lists types, -device TYPE,help their properties"},
 
-        {"Migration", "incoming", "URI|defer",
+        {"Migration", "incoming", "URI|CHANNEL|defer",
          "wait for a migration: tcp:HOST:PORT, unix:PATH, fd:N, exec:COMMAND, file:PATH;\n"
+         "or a channel, {\"channel-type\": \"main\", \"addr\": {...}} or main,addr.transport=...;\n"
          "defer waits for migrate-incoming"},
         {"Migration", "only-migratable", "", "refuse devices that can't migrate"},
         {"Migration", "global", "migration.NAME=VALUE",
@@ -66,8 +71,11 @@ const std::vector<OptionHelp>& option_table() {
          "a monitor on a -chardev"},
         {"Control", "qtest", "unix:PATH[,server=on,wait=off]|tcp:HOST:PORT|chardev:ID",
          "the qtest protocol: memory, ports, interrupt lines, clock"},
-        {"Control", "qtest-log", "FILE|none", "log of the qtest protocol; default none"},
+        {"Control", "qtest-log", "FILE|none", "log of the qtest protocol; default: stderr"},
         {"Control", "display", "none", "accepted: there is no display"},
+        {"Control", "nographic", "",
+         "accepted: there is no display; serial ports and monitors are\n"
+         "where -serial and -monitor say"},
         {"Control", "vga", "none", "accepted: there is none"},
         {"Control", "audio", "none", "accepted: there is none"},
         {"Control", "nic", "none", "accepted: there is none"},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // ferry-vmm: from the command line to the exit status.
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -76,6 +77,10 @@ Result<int> run(const std::vector<std::string>& arguments, util::Logger& log) {
     util::Timeline timeline(clock);
     util::ActivityBoard activity(clock);
     util::Env env{clock, log, tracer, timeline, activity};
+    if (!options.process_name.empty()) {
+        MIG_CHECK(util::check_call(::prctl(PR_SET_NAME, options.process_name.c_str(), 0, 0, 0),
+                                   "prctl(PR_SET_NAME)"));
+    }
     MIG_CHECK(enable_traces(tracer, options));
     PidFile pid_file(options.pidfile);
     GlibMainLoop loop;

@@ -10,7 +10,9 @@
 #include <variant>
 #include <vector>
 
+#include "accel/kvm/cpuid.h"
 #include "accel/qtest/workload.h"
+#include "migration/channel.h"
 #include "monitor/json.h"
 #include "monitor/transport.h"
 #include "system/vmm/accelerator.h"
@@ -20,6 +22,11 @@
 #include "util/result.h"
 
 namespace ferry::vmm {
+
+struct QtestLog {
+    enum class To : uint8_t { Stderr, Nowhere, File } to = To::Stderr;
+    std::string path;  // File
+};
 
 struct ChardevOptions {
     std::string id;
@@ -74,6 +81,12 @@ enum class OnPowerOff : uint8_t { End, Pause };
 // When somebody resets the VM: so it happens, or it is as if the guest had powered off.
 enum class OnReset : uint8_t { Reset, ShutDown };
 
+// -incoming: the VM waits for a migration, at an address or for migrate-incoming to name one.
+struct IncomingOptions {
+    std::string text;  // as given, for messages
+    std::optional<migration::MigrationAddress> address;
+};
+
 // What the guest begins with. At most one of the paths.
 struct BootOptions {
     std::string disk;
@@ -86,22 +99,25 @@ struct Options {
     std::vector<AcceleratorOptions> accelerators;  // the first that works is used
     unsigned cpus = 1;
     std::string cpu_model = "qemu64";
+    std::vector<kvm::FeatureChoice> cpu_features;  // beyond the model, in their order
     BootOptions boot;
     std::vector<SerialOptions> serials;
     std::string memory_backend;  // id, or empty
     uint64_t ram_bytes = 0;      // 0: the machine's default, or the backend's size
+    enum class CoreDump : uint8_t { WithoutRam, WithRam } core_dump = CoreDump::WithRam;
     std::vector<BackendOptions> backends;
     std::vector<WorkloadOptions> workloads;
     std::vector<DeviceOptions> devices;
     std::vector<MonitorOptions> monitors;
     std::optional<util::CharAddress> qtest;
-    std::string qtest_log;  // path, or empty
-    std::string incoming;   // URI, "defer", or empty
+    QtestLog qtest_log;
+    std::optional<IncomingOptions> incoming;
     enum class Autostart : uint8_t { No, Yes } autostart = Autostart::Yes;
     OnPowerOff on_power_off = OnPowerOff::End;
     OnReset on_reset = OnReset::Reset;
     enum class OnlyMigratable : uint8_t { No, Yes } only_migratable = OnlyMigratable::No;
     std::string name;
+    std::string process_name;  // empty: that of the program
     std::string uuid = "00000000-0000-0000-0000-000000000000";
     std::string pidfile;
     std::vector<std::string> traces;  // patterns

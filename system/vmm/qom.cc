@@ -88,10 +88,10 @@ std::vector<QomProperty> device_properties(Vm& vm, const DeviceInfo& device) {
     fixed(on_off_auto("x-pre-copy-dirty-page-tracking", vfio.pre_copy_dirty_page_tracking));
     fixed(on_off_auto("x-device-dirty-page-tracking", vfio.device_dirty_page_tracking));
     fixed(flag("migration-events", vfio.migration_events));
-    fixed(flag("x-skip-vsc-check", vfio.skip_vsc_check));
+    fixed(flag("skip-vsc-check", vfio.skip_vsc_check));
     list.push_back(multifd_transfer(vm, device));
     for (const SubOptions::Pair& pair : device.given) {
-        const bool known = pair.key == "id" || pair.key == "skip-vsc-check" ||
+        const bool known = pair.key == "id" || pair.key == "x-skip-vsc-check" ||
                            std::ranges::find(list, pair.key, &QomProperty::name) != list.end();
         if (!known) fixed(text(pair.key, pair.value));
     }

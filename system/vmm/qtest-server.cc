@@ -28,6 +28,20 @@ Result<UniqueFd> accept_client(BorrowedFd listener) {
     return UniqueFd(number);
 }
 
+// Invalid for none.
+Result<UniqueFd> open_log(const QtestLog& log) {
+    switch (log.to) {
+        case QtestLog::To::Nowhere: break;
+        case QtestLog::To::Stderr: {
+            MIG_TRY(const int copy,
+                    util::check_call(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0), "fcntl"));
+            return UniqueFd(copy);
+        }
+        case QtestLog::To::File: return util::open_file(log.path, O_WRONLY | O_CREAT | O_TRUNC);
+    }
+    return UniqueFd();
+}
+
 }  // namespace
 
 QtestServer::QtestServer(qtest::Protocol::Parts parts, const util::Clock& clock, util::EventFd stop,
@@ -38,17 +52,14 @@ QtestServer::QtestServer(qtest::Protocol::Parts parts, const util::Clock& clock,
       protocol_(parts, [this](std::string line) { add_unasked(std::move(line)); }) {}
 
 Result<std::unique_ptr<QtestServer>> QtestServer::start(const CharAddress& where,
-                                                        const std::string& log_path,
+                                                        const QtestLog& log,
                                                         qtest::Protocol::Parts parts,
                                                         const util::Clock& clock) {
     MIG_TRY(auto stop, util::EventFd::create());
     MIG_TRY(auto unasked, util::EventFd::create());
     std::unique_ptr<QtestServer> server(
         new QtestServer(parts, clock, std::move(stop), std::move(unasked)));
-    if (!log_path.empty()) {
-        MIG_TRY(server->log_, util::open_file(log_path, O_WRONLY | O_CREAT | O_TRUNC),
-                "-qtest-log");
-    }
+    MIG_TRY(server->log_, open_log(log), "-qtest-log");
     MIG_CHECK(server->open(where), "-qtest");
     MIG_TRY(server->thread_,
             util::start_thread(

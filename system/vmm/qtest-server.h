@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "accel/qtest/protocol.h"
+#include "system/vmm/options.h"
 #include "util/char-address.h"
 #include "util/clock.h"
 #include "util/event-fd.h"
@@ -28,7 +29,7 @@ class QtestServer {
     // Connects or listens; waits for the client where the address says so. `parts` and `clock`
     // outlive it.
     static Result<std::unique_ptr<QtestServer>> start(const util::CharAddress& where,
-                                                      const std::string& log_path,
+                                                      const QtestLog& log,
                                                       qtest::Protocol::Parts parts,
                                                       const util::Clock& clock);
     // Waits for the request that is being handled.

@@ -63,7 +63,7 @@ Vm::Vm(Options options, GlibMainLoop& loop, util::Env& env, std::unique_ptr<Boar
       env_(env),
       accelerator_(std::move(accelerator)),
       board_(std::move(board)),
-      runstate_(loop, env, options_.incoming.empty() ? RunState::PreLaunch : RunState::InMigrate),
+      runstate_(loop, env, options_.incoming ? RunState::InMigrate : RunState::PreLaunch),
       registry_(loop, &env.trace),
       power_(loop, env, runstate_,
              {.on_power_off = options_.on_power_off, .on_reset = options_.on_reset},
@@ -110,7 +110,9 @@ Result<> Vm::create_cpus() {
     // A file that is not there is an error even if nobody would execute it.
     MIG_TRY(auto boot, BootImage::load(options_.boot));
     if (!accelerator_.kvm || options_.machine == MachineType::None) return {};
-    MIG_TRY(auto model, kvm::cpu_model(options_.cpu_model, accelerator_.kvm->supported_cpuid()),
+    MIG_TRY(auto model,
+            kvm::cpu_model(options_.cpu_model, accelerator_.kvm->supported_cpuid(),
+                           options_.cpu_features),
             "-cpu");
     MIG_TRY(kvm_machine_,
             KvmMachine::create(
@@ -219,8 +221,8 @@ Result<> Vm::begin() {
                 if (!ending_) monitor_->events().shutdown(monitor::ShutdownCause::HostSignal);
                 end(EXIT_SUCCESS);
             }));
-    const std::string& incoming = options_.incoming;
-    if (incoming.empty()) {
+    const std::optional<IncomingOptions>& incoming = options_.incoming;
+    if (!incoming) {
         if (options_.autostart == Options::Autostart::Yes) {
             runstate_.start([this](Result<> started) {
                 if (started) return;
@@ -228,12 +230,11 @@ Result<> Vm::begin() {
                 end(EXIT_FAILURE);
             });
         }
-    } else if (incoming != "defer") {
+    } else if (incoming->address) {
         InheritedFds fds;
-        MIG_TRY(const auto address, migration::parse_migration_uri(incoming), "-incoming {}",
-                incoming);
-        MIG_CHECK(migration_->migrate_incoming(address, fds, migration::ExitOnError::Yes),
-                  "-incoming {}", incoming);
+        MIG_CHECK(
+            migration_->migrate_incoming(*incoming->address, fds, migration::ExitOnError::Yes),
+            "-incoming {}", incoming->text);
     }
     return {};
 }

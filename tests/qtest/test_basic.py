@@ -3,6 +3,7 @@
 
 import signal
 import unittest
+from pathlib import Path
 
 from harness.pci import PciFunction
 from harness.qmp import QmpError
@@ -72,6 +73,15 @@ class CommandLine(VmmTestCase):
     def test_bad_incoming_address_names_the_option(self):
         self.refused("-incoming nonsense:x", args=["-incoming", "nonsense:x"])
 
+    def test_incoming_channel_that_can_not_be_used_names_it(self):
+        for channel, named in (
+                ('{"channel-type": "cpr", "addr": {"transport": "socket", "type": "unix", '
+                 '"path": "P"}}', "A cpr channel is not supported"),
+                ("main,addr.transport=socket,addr.type=vsock,addr.cid=1,addr.port=1", "vsock"),
+                ("main,addr.transport=socket,addr.type=inet,addr.host=h,addr.port=65536",
+                 "port '65536'")):
+            self.refused(f"-incoming {channel}: ", named, args=["-incoming", channel])
+
     def test_bind_error_ends_the_start(self):
         self.refused("/nonexistent/q", args=["-qmp", "unix:/nonexistent/q,server=on,wait=off"])
 
@@ -83,6 +93,34 @@ class CommandLine(VmmTestCase):
 
 
 class LifeCycle(VmmTestCase):
+    def test_process_has_the_name_it_was_given(self):
+        vmm = self.vmm("-name", "guest,process=ferry-guest")
+        self.assertEqual(Path(f"/proc/{vmm.pid}/comm").read_text(), "ferry-guest\n")
+        self.assertEqual(vmm.cmd("query-name"), {"name": "guest"})
+
+    def test_qtest_is_logged_to_stderr_unless_told_otherwise(self):
+        path = self.folder / "talk"
+        for target, at_stderr in ((None, True), (str(path), False), ("none", False)):
+            vmm = self.vmm(qtest_log=target)
+            vmm.qtest.writeb(0x1000, 0x5a)
+            self.assertEqual("writeb" in vmm.log(), at_stderr, target)
+        self.assertIn("writeb", path.read_text())
+
+    def dumped(self, vmm):
+        """Whether the guest's memory would be in a core dump."""
+        name, flags = "", {}
+        for line in Path(f"/proc/{vmm.pid}/smaps").read_text().splitlines():
+            if "-" in line.split()[0]:
+                name = line.split(maxsplit=5)[5] if len(line.split()) > 5 else ""
+            elif line.startswith("VmFlags:"):
+                flags[name] = line.split()[1:]
+        (found,) = (flags[name] for name in flags if "memfd:" in name)
+        return "dd" not in found
+
+    def test_guest_memory_can_be_kept_out_of_core_dumps(self):
+        self.assertTrue(self.dumped(self.vmm()))
+        self.assertFalse(self.dumped(self.vmm("-machine", "q35,dump-guest-core=off")))
+
     def test_starts_running_and_quits(self):
         vmm = self.vmm()
         self.assertEqual(vmm.cmd("query-status"), {"running": True, "status": "running"})

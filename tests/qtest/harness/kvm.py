@@ -37,7 +37,9 @@ def assemble(name, folder, **symbols):
 
 
 def boot_disk(image):
-    return ["-drive", f"if=none,id=d0,file={image},format=raw", "-device", "ide-hd,drive=d0"]
+    """As QEMU's own migration tests have it."""
+    return ["-drive", f"if=none,id=d0,file={image},format=raw",
+            "-device", "ide-hd,drive=d0,secs=1,cyls=1,heads=1"]
 
 
 def pages(vmm, first=FIRST, last=LAST):

@@ -65,7 +65,7 @@ class Vmm:
     """One process. Made by VmmTestCase.vmm() and pair(), which also see to its end."""
 
     def __init__(self, folder, name, *args, machine="q35", memory="64M", backed=False,
-                 qtest=True, accel="qtest", wait=True):
+                 qtest=True, qtest_log="none", accel="qtest", wait=True):
         """args: options, or lists of them. backed: guest RAM is the file self.memory_path."""
         self.name = name
         self.folder = Path(folder)
@@ -84,6 +84,8 @@ class Vmm:
             command += ["-machine", machine, "-m", memory]
         if qtest:
             command += ["-qtest", f"unix:{self.qtest.path}"]
+            if qtest_log:
+                command += ["-qtest-log", qtest_log]
         for argument in args:
             command += [argument] if isinstance(argument, str) else list(argument)
         self.command = command

@@ -31,7 +31,22 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         std::string_view named;
     } kCases[] = {
         {{"-cpu", "i486"}, "i486"},
-        {{"-cpu", "host,+avx"}, "+avx"},
+        {{"-cpu", "host,+warp"}, "unknown CPU feature 'warp'"},
+        {{"-cpu", "host,warp=on"}, "unknown CPU feature 'warp'"},
+        {{"-cpu", "host,+hypervisor"}, "'hypervisor'"},
+        {{"-cpu", "host,avx=maybe"}, "'maybe'"},
+        {{"-cpu", "host,+avx=off"}, "a sign has no value"},
+        {{"-cpu", "host,migratable=off"}, "migratable=off"},
+        {{"-bios", "f"}, "-bios: there is no firmware"},
+        {{"-initrd", "f"}, "-initrd: "},
+        {{"-numa", "cpu,node-id=0"}, "'cpu'"},
+        {{"-numa", "node,mem=1G"}, "mem"},
+        {{"-numa", "node", "-numa", "node"}, "one node"},
+        {{"-numa", "node,nodeid=1"}, "number 0"},
+        {{"-numa", "node,memdev=nope"}, "-numa node,memdev=nope"},
+        {{"-numa", "node,memdev=m", "-M", "q35,memory-backend=m"}, "exclude each other"},
+        {{"-machine", "q35,dump-guest-core=maybe"}, "dump-guest-core"},
+        {{"-machine", "q35,aux-ram-share=maybe"}, "aux-ram-share"},
         {{"-smp", "0"}, "-smp 0"},
         {{"-smp", "4,cores=3"}, "3 CPUs"},
         {{"-smp", "2,maxcpus=4"}, "maxcpus"},
@@ -51,6 +66,12 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-drive", "file=a,id=d,if=none", "-drive", "file=b,id=d,if=none"}, "duplicate"},
         {{"-device", "ide-hd,drive=d"}, "'d'"},
         {{"-device", "ide-hd"}, "drive"},
+        {{"-device", "ide-hd,drive=d,secs=256,cyls=1,heads=1"}, "secs must be between 1 and 255"},
+        {{"-device", "ide-hd,drive=d,secs=1,cyls=65536,heads=1"}, "between 1 and 65535"},
+        {{"-device", "ide-hd,drive=d,secs=1,cyls=1,heads=17"}, "heads must be between 1 and 16"},
+        // One alone is no shape.
+        {{"-device", "ide-hd,drive=d,secs=63"}, "cyls must be between 1 and 65535"},
+        {{"-device", "ide-hd,drive=d,heads=many"}, "many"},
         {{"-append", "x"}, "-kernel"},
         {{"disk.img"}, "disk.img"},
         {{"-m"}, "-m"},
@@ -84,12 +105,30 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-mon", "chardev=c"}, "'c'"},
         {{"-global", "vfio-pci.x=1"}, "vfio-pci.x"},
         {{"-uuid", "1234"}, "1234"},
-        {{"-name", "a,process=b"}, "process"},
+        {{"-name", "a,frobs=b"}, "frobs"},
         {{"-incoming", ""}, "-incoming"},
         {{"-action", "reboot=maybe"}, "reboot"},
         {{"-action", "shutdown=reset"}, "shutdown"},
         {{"-action", "panic=none"}, "panic"},
         {{"-action", "watchdog=pause"}, "watchdog"},
+        {{"-incoming", "nonsense:x"}, "-incoming nonsense:x: unknown migration protocol"},
+        {{"-incoming", "tcp::99998"}, "port '99998'"},
+        {{"-incoming", "nonsense"}, "Parameter 'channel-type' does not accept value 'nonsense'"},
+        {{"-incoming", "main"}, "Parameter 'addr' is missing"},
+        {{"-incoming", "main,addr=x"}, "Invalid parameter type for 'addr'"},
+        {{"-incoming", "main,addr=x,addr.path=y"}, "below a key that has a value"},
+        {{"-incoming", "main,addr.path=y,addr=x"}, "'addr' has keys below it"},
+        {{"-incoming", "main,addr.a.b.c=1"}, "levels"},
+        {{"-incoming", "main,addr.transport=socket,addr.type=unix"}, "addr.path"},
+        {{"-incoming", "main,addr.transport=file,addr.filename=f,addr.offset=x"}, "'offset'"},
+        {{"-incoming", "main,addr.transport=exec,addr.args.1=x"}, "'args.0' is missing"},
+        {{"-incoming", "main,addr.transport=exec,addr.args=x"}, "args.0"},
+        {{"-incoming", "cpr,addr.transport=socket,addr.type=unix,addr.path=P"}, "cpr"},
+        {{"-incoming", "{\"channel-type\": \"main\""}, "JSON parse error"},
+        {{"-incoming", "{}"}, "Parameter 'channel-type' is missing"},
+        {{"-qmp", "tcp:localhost:65536,server=on"}, "port '65536'"},
+        {{"-serial", "tcp:localhost:65536"}, "port '65536'"},
+        {{"-chardev", "socket,id=c,host=localhost,port=-1"}, "port '-1'"},
     };
     for (const auto& one : kCases) {
         EXPECT_NE(refused(one.arguments).find(one.named), std::string::npos)
@@ -123,6 +162,32 @@ TEST(CommandLine, CpusAndTheirModel) {
     EXPECT_EQ(accepted({"-cpu", "host"}).cpu_model, "host");
 }
 
+TEST(CommandLine, FeaturesBeyondTheModelInTheirOrder) {
+    std::string text;
+    for (const kvm::FeatureChoice& choice :
+         accepted({"-cpu", "max,+sse4.1,-avx2,tsc_deadline=off,migratable=on,pcid"}).cpu_features) {
+        text += choice.shown == kvm::FeatureChoice::Shown::Yes ? '+' : '-';
+        text += choice.name + " ";
+    }
+    EXPECT_EQ(text, "+sse4.1 -avx2 -tsc-deadline +pcid ");
+}
+
+TEST(CommandLine, OneNumaNodeNamesTheMachinesMemory) {
+    EXPECT_EQ(accepted({"-numa", "node"}).memory_backend, "");
+    EXPECT_EQ(accepted({"-numa", "node,nodeid=0,memdev=m", "-object",
+                        "memory-backend-file,id=m,size=1M,mem-path=p,share=on"})
+                  .memory_backend,
+              "m");
+}
+
+TEST(CommandLine, WhatAsksForNothingIsTaken) {
+    accepted({"-nographic", "-vga", "none", "-audio", "none", "-display", "none"});
+    EXPECT_EQ(accepted({"-machine", "q35,aux-ram-share=on"}).core_dump, Options::CoreDump::WithRam);
+    EXPECT_EQ(accepted({"-machine", "q35,dump-guest-core=off"}).core_dump,
+              Options::CoreDump::WithoutRam);
+    EXPECT_EQ(accepted({"-name", "a,process=b"}).process_name, "b");
+}
+
 TEST(CommandLine, MachinesByNameAndAlias) {
     EXPECT_EQ(accepted({}).machine, MachineType::Q35);
     EXPECT_EQ(accepted({"-machine", "pc"}).machine, MachineType::Pc);
@@ -141,6 +206,49 @@ TEST(CommandLine, TheBootDiskInItsTwoForms) {
     EXPECT_EQ(kernel.boot.kernel, "k");
     EXPECT_EQ(kernel.boot.command_line, "a b");
     EXPECT_EQ(kernel.boot.disk, "");
+}
+
+TEST(CommandLine, TheBootDiskMayHaveAGeometry) {
+    EXPECT_EQ(accepted({"-drive", "if=none,id=d0,file=b,format=raw", "-device",
+                        "ide-hd,drive=d0,secs=1,cyls=1,heads=1"})
+                  .boot.disk,
+              "b");
+    EXPECT_EQ(accepted({"-drive", "if=none,id=d0,file=b", "-device",
+                        "ide-hd,drive=d0,secs=255,cyls=65535,heads=16"})
+                  .boot.disk,
+              "b");
+    EXPECT_EQ(accepted({"-drive", "if=none,id=d0,file=b", "-device",
+                        "ide-hd,drive=d0,secs=0,cyls=0,heads=0"})
+                  .boot.disk,
+              "b");
+}
+
+std::string incoming_at(const Arguments& arguments) {
+    const auto incoming = accepted(arguments).incoming;
+    return incoming && incoming->address ? to_string(*incoming->address) : "nowhere";
+}
+
+TEST(CommandLine, IncomingIsAUriOrAChannel) {
+    EXPECT_FALSE(accepted({}).incoming);
+    EXPECT_TRUE(accepted({"-incoming", "defer"}).incoming);
+    EXPECT_EQ(incoming_at({"-incoming", "defer"}), "nowhere");
+    EXPECT_EQ(incoming_at({"-incoming", "unix:a,b"}), "unix:a,b");
+    EXPECT_EQ(
+        incoming_at({"-incoming", R"({"channel-type": "main", "addr": {"transport": "socket",)"
+                                  R"( "type": "unix", "path": "P"}})"}),
+        "unix:P");
+    EXPECT_EQ(
+        incoming_at({"-incoming", "main,addr.transport=socket,addr.type=unix,addr.path=a,,b"}),
+        "unix:a,b");
+    EXPECT_EQ(incoming_at({"-incoming",
+                           "channel-type=main,addr.transport=socket,addr.type=inet,"
+                           "addr.host=::1,addr.port=0,addr.to=9,addr.ipv6=on"}),
+              "tcp:[::1]:0,to=9,ipv6");
+    EXPECT_EQ(incoming_at({"-incoming", "main,addr.transport=file,addr.filename=f,addr.offset=4k"}),
+              "file:f,offset=4096");
+    EXPECT_EQ(incoming_at({"-incoming", "main,addr.transport=exec,addr.args.1=b,addr.args.0=a"}),
+              "exec:a b");
+    EXPECT_EQ(incoming_at({"-incoming", "unix:a", "-incoming", "tcp:h:1"}), "tcp:h:1");
 }
 
 TEST(CommandLine, OneOrTwoDashesAndMergedMachine) {
@@ -198,6 +306,14 @@ TEST(CommandLine, WorkloadKeepsWhatItWasGiven) {
     EXPECT_EQ(state.order, qtest::Order::Random);
     EXPECT_EQ(state.fill, qtest::Fill::Record);
     EXPECT_EQ(state.seed, 16U);
+}
+
+TEST(CommandLine, TheLogOfQtestGoesToStderrUnlessToldOtherwise) {
+    EXPECT_EQ(accepted({}).qtest_log.to, QtestLog::To::Stderr);
+    EXPECT_EQ(accepted({"-qtest-log", "none"}).qtest_log.to, QtestLog::To::Nowhere);
+    const QtestLog file = accepted({"-qtest-log", "f"}).qtest_log;
+    EXPECT_EQ(file.to, QtestLog::To::File);
+    EXPECT_EQ(file.path, "f");
 }
 
 TEST(CommandLine, HelpAndVersionArePrinted) {

@@ -13,6 +13,8 @@
 namespace ferry::vmm {
 namespace {
 
+const QtestLog kNoLog{.to = QtestLog::To::Nowhere, .path = {}};
+
 class QtestServerTest : public ::testing::Test {
  protected:
     QtestServerTest() {
@@ -22,7 +24,7 @@ class QtestServerTest : public ::testing::Test {
         std::array<int, 2> ends{};
         EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
         client_ = UniqueFd(ends[0]);
-        auto server = QtestServer::start({.kind = util::CharAddress::Kind::Fd, .fd = ends[1]}, "",
+        auto server = QtestServer::start({.kind = util::CharAddress::Kind::Fd, .fd = ends[1]}, kNoLog,
                                          parts(), clock_);
         EXPECT_TRUE(server);
         server_ = std::move(*server);
@@ -107,7 +109,7 @@ TEST_F(QtestServerTest, ClientThatReadsNoReportsIsDisconnected) {
 TEST_F(QtestServerTest, MissingSocketIsRefusedByName) {
     const util::CharAddress address{.kind = util::CharAddress::Kind::Unix,
                                     .path = "/nonexistent/socket"};
-    const auto server = QtestServer::start(address, "", parts(), clock_);
+    const auto server = QtestServer::start(address, kNoLog, parts(), clock_);
     ASSERT_FALSE(server);
     EXPECT_NE(server.error().message().find("/nonexistent/socket"), std::string::npos);
 }
