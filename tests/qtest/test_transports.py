@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Ways a stream travels, what the monitor says meanwhile, and cancelling at any point."""
 
+import json
 import os
 import socket
 import unittest
 
 from harness.peer import HEARTBEAT, SWITCHOVER_ACK, Proxy
+from harness.qmp import QmpError
 from harness.soft import SLOT, hold, release, soft, wait_held, wait_states
 from harness.vmm import VmmTestCase, migrate, start_migration
 
@@ -52,6 +54,31 @@ class Transports(VmmTestCase):
         start_migration(src, dst)
         self.check_arrived(src, dst)
 
+    def test_unix_abstract(self):
+        """A name that is no file; it is gone with its listener."""
+        for number, tight in enumerate(({}, {"tight": False})):
+            src, dst = self.enterContext(self.pair(memory="16M"))
+            address = {"transport": "socket", "type": "unix", "abstract": True,
+                       "path": f"{self.folder}/name{number}", **tight}
+            channels = [{"channel-type": "main", "addr": address}]
+            dst.cmd("migrate-incoming", channels=channels)
+            (listening,) = dst.cmd("query-migrate")["socket-address"]
+            self.assertEqual({"transport": "socket", **listening}, {"tight": True, **address})
+            self.assertFalse((self.folder / f"name{number}").exists())
+            src.cmd("migrate", channels=channels)
+            src.wait_migration()
+            dst.wait_migration()
+
+    def test_incoming_channels_on_the_command_line(self):
+        channel = {"channel-type": "main", "addr": {"transport": "socket", "type": "unix"}}
+        for number, text in enumerate((
+                json.dumps(channel | {"addr": channel["addr"] | {"path": f"{self.folder}/ch0"}}),
+                f"main,addr.transport=socket,addr.type=unix,addr.path={self.folder}/ch1")):
+            src, dst = self.enterContext(self.pair(memory="16M", incoming=text))
+            src.cmd("migrate", uri=f"unix:{self.folder}/ch{number}")
+            src.wait_migration()
+            dst.wait_migration()
+
     def test_tcp_v4(self):
         self.check_tcp("127.0.0.1")
 
@@ -81,6 +108,57 @@ class Transports(VmmTestCase):
         src.wait_migration()
         dst.cmd("migrate-incoming", uri=load_uri)
         self.check_arrived(src, dst)
+
+    def hand_over(self, vmm, command, fd, **arguments):
+        """A descriptor to the monitor; closed here."""
+        answer = vmm.qmp.wait_reply(vmm.qmp.send(command, fds=[fd], **arguments))
+        os.close(fd)
+        return answer
+
+    def test_regular_file_by_fd(self):
+        """Beginning where the descriptor stands."""
+        path = self.folder / "stream"
+        path.write_bytes(b"before" * 100)
+        src, dst = self.filled_pair()
+        for vmm, flags in ((src, os.O_WRONLY), (dst, os.O_RDONLY)):
+            fd = os.open(path, flags)
+            os.lseek(fd, 600, os.SEEK_SET)
+            self.hand_over(vmm, "getfd", fd, fdname="mig")
+            if vmm is src:
+                src.cmd("migrate", uri="fd:mig")
+                src.wait_migration()
+        self.assertEqual(path.read_bytes()[:604], b"before" * 100 + b"QEVM")
+        dst.cmd("migrate-incoming", uri="fd:mig")
+        self.check_arrived(src, dst)
+        with self.assertRaises(QmpError):  # it went with the migration
+            src.cmd("closefd", fdname="mig")
+
+    def test_file_in_a_set_of_descriptors(self):
+        path = self.folder / "stream"
+        src, dst = self.filled_pair()
+        for vmm, flags in ((src, os.O_WRONLY | os.O_CREAT), (dst, os.O_RDONLY)):
+            added = self.hand_over(vmm, "add-fd", os.open(path, flags), fdset_id=7)
+            self.assertEqual(added["fdset-id"], 7)
+            if vmm is src:
+                src.cmd("migrate", uri="file:/dev/fdset/7,offset=4096")
+                src.wait_migration()
+        self.assertEqual(path.read_bytes()[4096:4100], b"QEVM")
+        dst.cmd("migrate-incoming", uri="file:/dev/fdset/7,offset=4096")
+        self.check_arrived(src, dst)
+        for vmm in (src, dst):
+            vmm.cmd("remove-fd", fdset_id=7)
+            self.assertEqual(vmm.cmd("query-fdsets"), [])
+
+    def test_set_without_a_writable_member_can_not_be_saved_to(self):
+        path = self.folder / "stream"
+        path.write_bytes(b"precious")
+        vmm = self.vmm(memory="16M")
+        self.hand_over(vmm, "add-fd", os.open(path, os.O_RDONLY), fdset_id=1)
+        with self.assertRaises(QmpError) as refused:
+            vmm.cmd("migrate", uri="file:/dev/fdset/1")
+        self.assertIn("matching flags", refused.exception.desc)
+        self.assertEqual((vmm.migration_status(), vmm.run_state()), ("failed", "running"))
+        self.assertEqual(path.read_bytes(), b"precious")
 
     def test_exec(self):
         path = self.folder / "stream"
@@ -115,6 +193,45 @@ class Transports(VmmTestCase):
         with self.pair(memory="16M") as (src, dst):
             src.set_capabilities("return-path")
             migrate(src, dst)
+
+
+ONE, OTHER = (f"{digit * 8}-0000-4000-8000-{digit * 12}" for digit in "1a")
+
+
+class Uuid(VmmTestCase):
+    """validate-uuid: a destination that has a UUID takes no VM with another one."""
+
+    def uuid_pair(self, at_source, at_destination, capability=True):
+        pair = self.enterContext(self.pair(
+            memory="16M", source=["-uuid", at_source] if at_source else [],
+            destination=["-uuid", at_destination] if at_destination else []))
+        pair[0].set_capabilities("validate-uuid", state=capability)
+        return pair
+
+    def test_other_uuid_is_refused_with_both(self):
+        src, dst = self.uuid_pair(ONE, OTHER)
+        start_migration(src, dst, exit_on_error=False)
+        for vmm in (src, dst):
+            vmm.wait_migration("failed")
+        why = dst.cmd("query-migrate")["error-desc"]
+        self.assertIn(ONE, why)
+        self.assertIn(OTHER, why)
+        self.assertEqual(dst.run_state(), "inmigrate")
+        src.wait_run_state("running")
+        self.assertTrue(src.cmd("query-migrate")["error-desc"])
+
+    def test_other_uuid_does_not_matter_without_the_capability(self):
+        migrate(*self.uuid_pair(ONE, OTHER, capability=False))
+
+    def test_same_uuid_arrives(self):
+        src, dst = self.uuid_pair(OTHER, OTHER.upper())
+        migrate(src, dst)
+        self.assertEqual(dst.cmd("query-uuid")["UUID"].lower(), OTHER)
+
+    def test_uuid_at_one_side_only_has_nothing_to_differ_from(self):
+        for at_source, at_destination in ((ONE, None), (None, ONE)):
+            with self.subTest(source=at_source):
+                migrate(*self.uuid_pair(at_source, at_destination))
 
 
 class Events(VmmTestCase):
