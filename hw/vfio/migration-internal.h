@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "hw/vfio/mig-state.h"
 #include "hw/vfio/vfio-migration.h"
@@ -51,8 +52,9 @@ struct VfioMigrationServices::Members {
     Handle add(Device device);
     void remove(Handle handle);
     void set_blocked(Handle handle, bool blocked);
-    // Several devices migrate together only if all of them can be made quiescent towards peers.
-    bool lacks_p2p() const;
+    // Several devices migrate together only if all of them can be made quiescent towards peers:
+    // the labels of those that can't, empty where there is no need.
+    std::vector<std::string> lacking_p2p() const;
     void count_sent(DeviceStatus& status, uint64_t bytes);
 
     std::atomic<uint64_t> bytes_sent = 0;
@@ -61,7 +63,7 @@ struct VfioMigrationServices::Members {
 
     // Main loop thread.
     util::Registration p2p_blocker;
-    bool p2p_blocked = false;
+    std::string p2p_reason;                           // of the blocker; empty: there is none
     std::unique_ptr<VfioDirtyTracker> dirty_tracker;  // from the first device on
     util::Registration dirty_registration;
 };

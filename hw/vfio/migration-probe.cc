@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Whether and how a device migrates: asked once, when it is plugged. With enable-migration=auto a
 // device that can't is a reason not to migrate the VM; with =on it is an error.
+#include <fmt/ranges.h>
+
 #include <cerrno>
 #include <optional>
 #include <utility>
@@ -14,9 +16,15 @@ namespace ferry::vfio {
 
 namespace {
 
-constexpr std::string_view kP2PReason =
-    "with several VFIO devices each must be able to pause its access to the others (VFIO migration "
-    "P2P support), and at least one can't; unplug it before migrating";
+// Empty when all of them can.
+std::string p2p_reason(const std::vector<std::string>& lacking) {
+    if (lacking.empty()) return {};
+    const bool one = lacking.size() == 1;
+    return fmt::format(
+        "with several VFIO devices each must be able to pause its access to the others (VFIO "
+        "migration P2P support), and {} {} can't; unplug {} before migrating",
+        one ? "device" : "devices", fmt::join(lacking, ", "), one ? "it" : "them");
+}
 
 }  // namespace
 
@@ -109,13 +117,14 @@ std::string own_reason(const VfioIdentity& identity, DirtySource source) {
 // One reason for all devices, as long as it holds.
 Result<> judge_p2p(const VfioVm& vm) {
     auto& shared = vm.services.members();
-    if (!shared.lacks_p2p()) {
-        shared.p2p_blocker.reset();
-        shared.p2p_blocked = false;
-    } else if (!shared.p2p_blocked) {
-        MIG_TRY(shared.p2p_blocker, vm.blockers.add(std::string(kP2PReason)));
-        shared.p2p_blocked = true;
+    std::string reason = p2p_reason(shared.lacking_p2p());
+    if (reason == shared.p2p_reason) return {};
+    util::Registration blocker;
+    if (!reason.empty()) {
+        MIG_TRY(blocker, vm.blockers.add(reason));
     }
+    shared.p2p_blocker = std::move(blocker);
+    shared.p2p_reason = std::move(reason);
     return {};
 }
 
@@ -199,7 +208,7 @@ VfioMigration::~VfioMigration() {
         shared_.dirty_tracker.reset();
     }
     shared_.remove(membership_);
-    // Taking a reason back never fails.
+    // Taking a reason back never fails; one that changes stays as it was when it can't be renewed.
     if (auto judged = judge_p2p(setup_.vm); !judged) {
         env_.log.log(util::LogLevel::Error, judged.error().message());
     }
@@ -213,9 +222,9 @@ Result<> VfioMigration::join(const std::string& blocker) {
         blocked_ = true;
         shared_.set_blocked(membership_, true);
     }
-    if (setup_.properties.enable_migration == OnOffAuto::On && shared_.lacks_p2p()) {
-        return Error(ErrorKind::Unsupported, fmt::format("device {}: {}", label_, kP2PReason),
-                     EINVAL);
+    const std::string reason = p2p_reason(shared_.lacking_p2p());
+    if (setup_.properties.enable_migration == OnOffAuto::On && !reason.empty()) {
+        return Error(ErrorKind::Unsupported, fmt::format("device {}: {}", label_, reason), EINVAL);
     }
     MIG_CHECK(judge_p2p(setup_.vm), "device {}", label_);
     if (!shared_.dirty_tracker) {

@@ -21,16 +21,16 @@ void VfioMigrationServices::Members::set_blocked(Handle handle, bool blocked) {
     handle->blocked = blocked;
 }
 
-bool VfioMigrationServices::Members::lacks_p2p() const {
+std::vector<std::string> VfioMigrationServices::Members::lacking_p2p() const {
     const std::lock_guard lock(mutex);
     size_t migratable = 0;
-    bool all_quiesce = true;
+    std::vector<std::string> lacking;
     for (const Device& device : devices) {
         if (!device.status) continue;
         ++migratable;
-        all_quiesce = all_quiesce && device.p2p;
+        if (!device.p2p) lacking.push_back(device.status->label);
     }
-    return migratable > 1 && !all_quiesce;
+    return migratable > 1 ? lacking : std::vector<std::string>();
 }
 
 void VfioMigrationServices::Members::count_sent(DeviceStatus& status, uint64_t bytes) {

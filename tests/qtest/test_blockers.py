@@ -82,14 +82,14 @@ class Blockers(VmmTestCase):
 
     def test_two_devices_one_without_p2p_are_blocked_until_it_is_unplugged(self):
         vmm = self.vmm(soft(), soft(x_p2p=False, **SECOND), memory="16M")
-        self.check_blocked(vmm, "P2P")
+        self.check_blocked(vmm, "P2P", "and device d1 can't; unplug it ")
         vmm.cmd("device_del", id="d1")
         vmm.wait_event("DEVICE_DELETED")
         self.check_migrates(vmm)
 
     def test_two_devices_without_p2p_are_blocked_until_either_is_unplugged(self):
         vmm = self.vmm(soft(x_p2p=False), soft(x_p2p=False, **SECOND), memory="16M")
-        self.check_blocked(vmm, "P2P")
+        self.check_blocked(vmm, "P2P", "and devices d0, d1 can't; unplug them ")
         vmm.cmd("device_del", id="d0")
         vmm.wait_event("DEVICE_DELETED")
         self.check_migrates(vmm)
@@ -99,6 +99,16 @@ class Blockers(VmmTestCase):
             soft(), soft(x_p2p=False, enable_migration=True, **SECOND))
         self.assertEqual(status, 1)
         self.assertIn("P2P", log)
+        self.assertIn("device d1 can't", log)
+
+    def test_devices_without_p2p_that_come_later_are_named_as_well(self):
+        vmm = self.vmm(soft(x_p2p=False), soft(**SECOND), memory="16M")
+        self.check_blocked(vmm, "and device d0 can't")
+        vmm.cmd("device_add", driver="vfio-pci-soft", id="d2", addr="9", **{"x-p2p": False})
+        self.check_blocked(vmm, "and devices d0, d2 can't")
+        vmm.cmd("device_del", id="d0")
+        vmm.wait_event("DEVICE_DELETED")
+        self.check_blocked(vmm, "and device d2 can't")
 
     def test_unplugging_the_blocked_device_unblocks(self):
         vmm = self.vmm(soft(), soft(enable_migration=False, **SECOND), memory="16M")
