@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -29,6 +30,18 @@ int catch_interrupt() {
     return interrupt_pipe[0];
 }
 
+// A VM that was started a moment ago does not listen yet.
+constexpr int kAttemptMs = 50;
+constexpr unsigned kAttempts = 100;
+constexpr unsigned kSilentAttempts = 20;  // a second
+
+bool wait_for_monitor(const std::string& socket, unsigned attempts, int interrupt_fd) {
+    if (attempts == kAttempts) return false;
+    if (attempts == kSilentAttempts) std::cerr << "ferryctl: waiting for " << socket << std::endl;
+    pollfd interrupted{interrupt_fd, POLLIN, 0};
+    return ::poll(&interrupted, 1, kAttemptMs) <= 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -43,5 +56,8 @@ int main(int argc, char** argv) {
         }
     }
     console.interrupt_fd = catch_interrupt();
+    console.try_again = [&console](const std::string& socket, unsigned attempts) {
+        return wait_for_monitor(socket, attempts, console.interrupt_fd);
+    };
     return ferry::ferryctl::run(arguments, console);
 }

@@ -33,7 +33,8 @@ class Migrator {
                     "--svg");
         }
         if (options_.destination) {
-            MIG_TRY(destination_, QmpLink::connect(*options_.destination), "destination");
+            MIG_TRY(destination_, QmpLink::connect(*options_.destination, console_.try_again),
+                    "destination");
         }
         MIG_CHECK(set_up());
         MIG_CHECK(source_.call("migrate", {{"uri", options_.argument}}));

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <cerrno>
 
 #include "monitor/transport.h"
 #include "util/syscall.h"
@@ -15,6 +16,17 @@ namespace ferry::ferryctl {
 namespace {
 // A monitor that already has a client greets nobody else.
 constexpr int kGreetingLimitMs = 10'000;
+
+Result<UniqueFd> reach(const util::CharAddress& address, const std::string& socket,
+                       const QmpLink::TryAgain& try_again) {
+    for (unsigned attempts = 1;; ++attempts) {
+        auto fd = util::open_char_socket(address);
+        const int errnum = fd ? 0 : fd.error().errnum();
+        const bool nobody_there = errnum == ENOENT || errnum == ECONNREFUSED;
+        if (!nobody_there || !try_again || !try_again(socket, attempts)) return fd;
+    }
+}
+
 }  // namespace
 
 std::string text_of(const Json& object, const char* name, std::string fallback) {
@@ -28,11 +40,12 @@ uint64_t number_of(const Json& object, const char* name) {
     return found != object.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
 }
 
-Result<std::unique_ptr<QmpLink>> QmpLink::connect(const std::string& socket) {
+Result<std::unique_ptr<QmpLink>> QmpLink::connect(const std::string& socket,
+                                                  const TryAgain& try_again) {
     const bool has_kind = socket.starts_with("unix:") || socket.starts_with("tcp:");
     MIG_TRY(auto address, util::parse_char_address(has_kind ? socket : "unix:" + socket));
     address.side = util::CharAddress::Side::Connect;  // whatever it says behind the path
-    MIG_TRY(UniqueFd fd, util::open_char_socket(address));
+    MIG_TRY(UniqueFd fd, reach(address, socket, try_again));
     std::unique_ptr<QmpLink> link(new QmpLink(std::move(fd), socket));
     pollfd greeted{link->fd_.raw(), POLLIN, 0};
     MIG_TRY(const int ready, util::poll_fds(&greeted, 1, kGreetingLimitMs));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,8 +24,11 @@ uint64_t number_of(const Json& object, const char* name);
 // Blocks until the VM answers, however long that takes.
 class QmpLink {
  public:
-    // Connects and negotiates. `socket`: a path, "unix:PATH" or "tcp:HOST:PORT".
-    static Result<std::unique_ptr<QmpLink>> connect(const std::string& socket);
+    using TryAgain = std::function<bool(const std::string& socket, unsigned attempts)>;
+    // Connects and negotiates. `socket`: a path, "unix:PATH" or "tcp:HOST:PORT". Nobody there: as
+    // often as `try_again` says, which may be null.
+    static Result<std::unique_ptr<QmpLink>> connect(const std::string& socket,
+                                                    const TryAgain& try_again);
 
     // What the command returned; its error as an Error{PeerFailed} with the VM's text.
     Result<Json> call(std::string_view command, const Json& arguments = Json::object());

@@ -78,7 +78,7 @@ Result<> act(const Options& options, Console& console) {
     if (options.action == Action::Qmp) {
         MIG_TRY(request, monitor::parse_json(options.argument));
     }
-    MIG_TRY(const auto link, QmpLink::connect(options.socket));
+    MIG_TRY(const auto link, QmpLink::connect(options.socket, console.try_again));
     switch (options.action) {
         case Action::Help:
         case Action::Version: return {};

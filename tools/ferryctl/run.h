@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <iosfwd>
 #include <span>
 #include <string>
@@ -17,6 +18,9 @@ struct Console {
     enum class Kind : uint8_t { Terminal, File } kind = Kind::File;  // of `out`
     size_t columns = 100;
     int interrupt_fd = -1;  // readable once the person has had enough; -1: there is none
+    // Asked when there is no monitor behind a socket, or none yet: waits a little and says whether
+    // to try again. Null: not at all.
+    std::function<bool(const std::string& socket, unsigned attempts)> try_again = nullptr;
 };
 
 // Returns the exit status.

@@ -17,7 +17,7 @@ from .vmm import BUILD
 PROGRAMS = ("system/vmm", "tools/ferryctl", "tools/ferry-stream", "tools/ferry-memcmp")
 RST_MARK = re.compile(r"^\.\. code-block:: sh\n +:class: tested\n\n((?: +\S.*\n|\n)+)", re.MULTILINE)
 MD_MARK = re.compile(r"^<!-- tested -->\n\n((?: {4}\S.*\n| {5,}.*\n)+)", re.MULTILINE)
-LISTENING = re.compile(r"-incoming unix:(\S+)|unix:([^,\s]+),server=on")
+LISTENING = re.compile(r"-incoming unix:(\S+)")
 
 
 def blocks(path):
@@ -45,13 +45,13 @@ class Shell:
                                 stdin=subprocess.DEVNULL, text=True, **more)
 
     def run(self, command):
-        """A command with & at its end is started; who typed it would see that it listens."""
+        """A command with & at its end is started; ferryctl waits for its monitor by itself."""
         if command.rstrip().endswith("&"):
             command = "exec " + command.rstrip().removesuffix("&")
             process = self._start(command)
             self.background.append(process)
             for paths in LISTENING.findall(command):
-                self._wait_listening(process, command, "".join(paths))
+                self._wait_listening(process, command, paths)
             return
         with self._start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             output, _ = process.communicate(timeout=PATIENCE)

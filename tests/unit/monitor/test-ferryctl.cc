@@ -251,6 +251,37 @@ TEST_F(FerryctlTest, ErrorsOfTheVmAreOnStderrWithStatus1) {
     EXPECT_NE(err.str().find(path("nobody")), std::string::npos);
 }
 
+TEST_F(FerryctlTest, VmThatDoesNotListenYetIsWaitedForAsLongAsToldTo) {
+    FakeVm late(clock, RunState::PreLaunch);
+    const Strings arguments = {"-s", path("late"), "status"};
+    Console console{out, err};
+    unsigned asked = 0;
+    console.try_again = [&](const std::string& socket, unsigned attempts) {
+        EXPECT_EQ(socket, path("late"));
+        EXPECT_EQ(attempts, ++asked);
+        return attempts < 3;
+    };
+    EXPECT_EQ(run(arguments, console), 1);
+    EXPECT_EQ(asked, 3U);
+    EXPECT_NE(err.str().find("No such file or directory"), std::string::npos) << err.str();
+    console.try_again = [&](const std::string&, unsigned attempts) {
+        if (attempts == 2) serve(late, "late");
+        return true;
+    };
+    EXPECT_EQ(run(arguments, console), 0);
+    EXPECT_EQ(out.str(), "VM: prelaunch\n");
+}
+
+TEST_F(FerryctlTest, WhatIsNoMonitorIsNotWaitedFor) {
+    const Strings arguments = {"-s", "/dev/null/x", "status"};
+    Console console{out, err};
+    console.try_again = [](const std::string&, unsigned) {
+        ADD_FAILURE();
+        return false;
+    };
+    EXPECT_EQ(run(arguments, console), 1);
+}
+
 TEST_F(FerryctlTest, MigrateShowsWhatThePauseWasSpentOnAtBothEnds) {
     ASSERT_EQ(ferryctl({"cont"}), 0);
     listen();
