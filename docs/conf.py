@@ -25,5 +25,6 @@ man_pages = [
     ("tools/ferry-vmm", "ferry-vmm", "hypervisor whose VMs live-migrate", author, 1),
     ("tools/ferryctl", "ferryctl", "controls and migrates a VM by its QMP monitor", author, 1),
     ("tools/ferry-stream", "ferry-stream", "prints and checks migration streams", author, 1),
+    ("tools/ferry-memcmp", "ferry-memcmp", "compares the memory of VMs from outside", author, 1),
 ]
 man_show_urls = False
