@@ -82,11 +82,18 @@ void add_info_commands(CommandTable& table, VmControl& vm) {
     });
     add_query(table, "query-uuid", [&vm] { return Json{{"UUID", vm.uuid()}}; });
     add_query(table, "query-target", [&vm] { return Json{{"arch", vm.target()}}; });
-    add_query(table, "query-machines", [&vm] {
-        Json list = Json::array();
-        for (const MachineInfo& machine : vm.machines()) list.push_back(machine_json(machine));
-        return list;
-    });
+    table.add({"query-machines",
+               {{"compat-props", {JsonType::Bool}, Presence::Optional}},
+               [&vm](const Invocation& call, Reply reply) {
+                   const bool with_properties = bool_or(call.arguments, "compat-props", false);
+                   Json list = Json::array();
+                   for (const MachineInfo& machine : vm.machines()) {
+                       Json& entry = list.emplace_back(machine_json(machine));
+                       // A version of a machine has no properties of its own so far.
+                       if (with_properties) entry["compat-props"] = Json::array();
+                   }
+                   std::move(reply).ok(std::move(list));
+               }});
     table.add({.name = "query-kvm",
                .arguments = {},
                .handler =

@@ -13,7 +13,7 @@ namespace {
 using Kind = HmpParameter::Kind;
 
 // Words are separated by blanks; double quotes keep blanks in a word.
-std::vector<std::string> split_words(std::string_view line) {
+Result<std::vector<std::string>> split_words(std::string_view line) {
     std::vector<std::string> words;
     std::optional<std::string> word;
     bool quoted = false;
@@ -30,6 +30,7 @@ std::vector<std::string> split_words(std::string_view line) {
             *word += c;
         }
     }
+    if (quoted) return make_error(ErrorKind::InvalidArgument, "unterminated string");
     if (word) words.push_back(*word);
     return words;
 }
@@ -110,6 +111,10 @@ std::string error_text(const std::string& desc) {
     return fmt::format("Error: {}\n", desc);
 }
 
+std::string unknown_command(std::string_view prefix, std::string_view name) {
+    return fmt::format("unknown command: '{}{}'\n", prefix, name);
+}
+
 std::string nothing(const Json& /*answer*/) {
     return "";
 }
@@ -128,7 +133,9 @@ Hmp::Hmp(const CommandTable& qmp, HmpHost& host) : qmp_(qmp), host_(host) {
 }
 
 void Hmp::run(std::string_view line, HmpSource source, MonitorFds& fds, HmpDone done) {
-    std::vector<std::string> words = split_words(line);
+    auto split = split_words(line);
+    if (!split) return done(split.error().message() + "\n");
+    std::vector<std::string>& words = *split;
     if (words.empty()) return done("");
     if (words.front() == "info" && words.size() > 1) {
         words.erase(words.begin());
@@ -141,15 +148,13 @@ void Hmp::dispatch(const std::vector<HmpCommand>& commands, std::vector<std::str
                    HmpSource source, MonitorFds& fds, HmpDone done) {
     const std::string name = words.front();
     const HmpCommand* command = find(commands, name);
-    if (command == nullptr) {
-        const std::string_view prefix = &commands == &infos_ ? "info " : "";
-        return done(fmt::format("unknown command: '{}{}'\n", prefix, name));
-    }
+    const std::string_view prefix = &commands == &infos_ ? "info " : "";
+    if (command == nullptr) return done(unknown_command(prefix, name));
     words.erase(words.begin());
     auto arguments = parse_arguments(*command, std::move(words));
     if (!arguments) {
-        return done(fmt::format("{}\nTry \"help {}\" for more information\n",
-                                arguments.error().message(), command->name));
+        return done(fmt::format("{}\nTry \"help {}{}\" for more information\n",
+                                arguments.error().message(), prefix, command->name));
     }
     command->handler({std::move(*arguments), source, fds, std::move(done)});
 }
@@ -343,21 +348,35 @@ void Hmp::add_help() {
          }});
     add({"help",
          "?",
-         {{Kind::OptionalWord, "command"}},
+         {{Kind::OptionalWord, "command"}, {Kind::OptionalWord, "what"}},
          "[command]",
          "show this list",
          [this, all](HmpCall call) {
              if (!call.arguments.contains("command")) return call.done(all(commands_, ""));
-             const HmpCommand* command = find(commands_, call.arguments["command"]);
-             call.done(command != nullptr ? help_line(*command, "") : "");
+             const std::string name = call.arguments["command"];
+             const auto what = call.arguments.find("what");
+             const bool of_info = name == "info" && what != call.arguments.end();
+             // Words behind other commands are arguments that somebody has typed already.
+             const std::string& wanted = of_info ? what->second : name;
+             const std::string_view prefix = of_info ? "info " : "";
+             const HmpCommand* command = find(of_info ? infos_ : commands_, wanted);
+             call.done(command != nullptr ? help_line(*command, prefix)
+                                          : unknown_command(prefix, wanted));
          }});
 }
 
-void add_hmp_command(CommandTable& table, Hmp& hmp) {
+void add_hmp_command(CommandTable& table, Hmp& hmp, const VmControl& vm) {
     table.add({"human-monitor-command",
                {{"command-line", {JsonType::String}},
                 {"cpu-index", {JsonType::Integer}, Presence::Optional}},
-               [&hmp](const Invocation& call, Reply reply) {
+               [&hmp, &vm](const Invocation& call, Reply reply) {
+                   const auto cpu = call.arguments.find("cpu-index");
+                   if (cpu != call.arguments.end() &&
+                       (cpu->get<int64_t>() < 0 || cpu->get<uint64_t>() >= vm.cpus().size())) {
+                       return std::move(reply).fail(
+                           make_error(ErrorKind::InvalidArgument,
+                                      "Parameter 'cpu-index' expects a CPU number"));
+                   }
                    const auto line = call.arguments["command-line"].get<std::string>();
                    hmp.run(line, HmpSource::QmpCommand, call.fds,
                            [reply = std::move(reply)](const std::string& text) mutable {

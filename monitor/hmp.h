@@ -11,6 +11,7 @@
 
 #include "migration/migration.h"
 #include "monitor/command.h"
+#include "monitor/vm-control.h"
 
 namespace ferry::monitor {
 
@@ -97,8 +98,8 @@ class Hmp {
     std::vector<HmpCommand> infos_;  // second words of `info`
 };
 
-// human-monitor-command.
-void add_hmp_command(CommandTable& table, Hmp& hmp);
+// human-monitor-command. No line depends on a CPU; `vm` knows which there are to be named.
+void add_hmp_command(CommandTable& table, Hmp& hmp, const VmControl& vm);
 
 // Text of `info pci` and others out of the answers of the QMP commands (hmp-machine-info.cc).
 std::string kvm_text(const Json& query_kvm);

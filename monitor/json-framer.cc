@@ -40,17 +40,50 @@ std::optional<Result<std::string>> JsonFramer::next(ConstBytes& input) {
     while (!input.empty()) {
         const char c = static_cast<char>(input.front());
         if (recovery_ != Recovery::None) {
-            const bool begins_object = recovery_ == Recovery::UntilObject && c == '{';
-            if (!begins_object) {
-                input = input.subspan(1);
-                if ((is_control(c) && c != '\t') || is_never_text(c)) start_over(Recovery::None);
-                continue;
-            }
-            start_over(Recovery::None);
+            if (skip(c)) input = input.subspan(1);
+            continue;
         }
         if (auto done = take(c, input)) return done;
     }
     return std::nullopt;
+}
+
+// False where `c` is the first character of something new.
+bool JsonFramer::skip(char c) {
+    if ((is_control(c) && c != '\t') || is_never_text(c)) {
+        start_over(Recovery::None);
+        return true;
+    }
+    if (recovery_ == Recovery::UntilEnd) return skip_rest_of_message(c);
+    if (c != '{') return true;
+    start_over(Recovery::None);
+    return false;
+}
+
+bool JsonFramer::skip_rest_of_message(char c) {
+    const bool in_words = skipped_open_ == 0 && quote_ == 0;
+    if (in_words) {
+        if (is_word(c)) return true;
+        start_over(Recovery::None);
+        return false;
+    }
+    if (quote_ != 0) {
+        if (escaped_) {
+            escaped_ = false;
+        } else if (c == '\\') {
+            escaped_ = true;
+        } else if (c == quote_) {
+            quote_ = 0;
+        }
+    } else if (c == '"' || c == '\'') {
+        quote_ = c;
+    } else if (c == '{' || c == '[') {
+        ++skipped_open_;
+    } else if (c == '}' || c == ']') {
+        --skipped_open_;
+    }
+    if (skipped_open_ == 0 && quote_ == 0) start_over(Recovery::None);
+    return true;
 }
 
 std::optional<Result<std::string>> JsonFramer::take(char c, ConstBytes& input) {
@@ -78,16 +111,17 @@ std::optional<Result<std::string>> JsonFramer::take_structural(char c, ConstByte
         case '\'': quote_ = c; return append("\"");
         case '{':
         case '[':
-            if (open_.size() == kMaxDepth) return too_much("nesting depth");
             open_.push_back(c == '{' ? '}' : ']');
+            if (open_.size() > kMaxDepth) return too_much("nesting depth");
             return append({&c, 1});
         case '}':
         case ']': {
-            if (auto full = append({&c, 1})) return full;
             // A bracket that closes nothing ends the message as well: the parser will refuse it.
             const bool fits = !open_.empty() && open_.back() == c;
             if (fits) open_.pop_back();
-            if (!fits || open_.empty()) return complete();
+            if (!fits) open_.clear();
+            if (auto full = append({&c, 1})) return full;
+            if (open_.empty()) return complete();
             return std::nullopt;
         }
         case ',':
@@ -147,7 +181,12 @@ Result<std::string> JsonFramer::stray(char c) {
 
 Result<std::string> JsonFramer::too_much(std::string_view what) {
     // Not at the next brace: what follows is the inside of a message nobody wants to obey.
-    start_over(Recovery::UntilControl);
+    const size_t open = open_.size();
+    const char quote = quote_;
+    const bool over = open == 0 && quote == 0 && !in_word();
+    start_over(over ? Recovery::None : Recovery::UntilEnd);
+    skipped_open_ = open;
+    quote_ = quote;
     return make_error(ErrorKind::LimitExceeded, "JSON {} limit exceeded", what);
 }
 

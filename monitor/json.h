@@ -18,7 +18,7 @@ namespace ferry::monitor {
 
 using Json = nlohmann::json;
 
-inline constexpr size_t kMaxDepth = 64;                  // brackets in brackets
+inline constexpr size_t kMaxDepth = 1024;                // brackets in brackets
 inline constexpr size_t kMaxRequestBytes = 1024 * 1024;  // of one message
 
 // Finds where messages end. One thread at a time.
@@ -34,9 +34,12 @@ class JsonFramer {
     void reset();
 
  private:
-    // What ends the skipping after an error: a control character or 0xff always does.
-    enum class Recovery : uint8_t { None, UntilObject, UntilControl };
+    // What ends the skipping after an error: a control character or 0xff always does, and an object
+    // that begins, or the end of the message that was too large.
+    enum class Recovery : uint8_t { None, UntilObject, UntilEnd };
 
+    bool skip(char c);
+    bool skip_rest_of_message(char c);
     std::optional<Result<std::string>> take(char c, ConstBytes& input);
     std::optional<Result<std::string>> take_in_string(char c);
     std::optional<Result<std::string>> take_structural(char c, ConstBytes& input);
@@ -53,6 +56,7 @@ class JsonFramer {
     char quote_ = 0;    // the quote that will close the string, 0 outside of strings
     bool escaped_ = false;
     Recovery recovery_ = Recovery::None;
+    size_t skipped_open_ = 0;  // UntilEnd: brackets that are still open
 };
 
 // Errors read "JSON parse error, ...". Refuses duplicate keys and more than kMaxDepth brackets.

@@ -21,7 +21,7 @@ Monitor::Monitor(VmControl& vm)
     add_setting_commands(commands_, vm_);
     add_postcopy_commands(commands_);
     add_schema_command(commands_);
-    add_hmp_command(commands_, hmp_);
+    add_hmp_command(commands_, hmp_, vm_);
 }
 
 Monitor::~Monitor() = default;

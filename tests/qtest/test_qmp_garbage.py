@@ -188,7 +188,7 @@ class Garbage(VmmTestCase):
         self.assertEqual(answer["error"]["desc"], f"File descriptor named '{nearly}' not found")
         for size in (MIB, 4 * MIB, 32 * MIB):
             request = {"execute": "closefd", "arguments": {"fdname": "n" * size}}
-            client.send(json.dumps(request).encode() + b"\n")
+            client.send(json.dumps(request).encode())
             self.assertIn("limit exceeded", client.line()["error"]["desc"])
         request = {"execute": "query-status", "id": "i" * (MIB - 200)}
         client.send(json.dumps(request).encode())
@@ -202,7 +202,7 @@ class Garbage(VmmTestCase):
             self.assertIn("limit exceeded", client.line()["error"]["desc"])
             client.send(b'\xff\n{"execute": "query-name", "id": 1}')
             client.lines_until(1)
-        deep = "[" * 50 + "]" * 50
+        deep = "[" * 500 + "]" * 500
         client.send(f'{{"execute": "query-name", "id": {deep}}}'.encode())
         self.assertEqual(client.line()["id"], json.loads(deep))
         self.check_alive(client)

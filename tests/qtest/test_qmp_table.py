@@ -38,7 +38,8 @@ CAPABILITIES = (
 COMMANDS = {
     "query-status": {}, "stop": {}, "cont": {}, "system_reset": {}, "system_powerdown": {},
     "system_wakeup": {}, "quit": {}, "query-version": {}, "query-name": {}, "query-uuid": {},
-    "query-kvm": {}, "query-commands": {}, "query-machines": {"compat-props?": BOOL}, "query-qmp-schema": {},
+    "query-kvm": {}, "query-commands": {}, "query-machines": {"compat-props?": BOOL},
+    "query-qmp-schema": {},
     "qom-list-types": {"implements?": TEXT, "abstract?": BOOL}, "query-target": {},
     "query-cpus-fast": {}, "query-current-machine": {}, "query-pci": {}, "query-memdev": {},
     "object-del": {"id": TEXT}, "device_del": {"id": TEXT},

@@ -51,6 +51,21 @@ TEST_F(HmpTest, WrongLinesAreExplained) {
               "Try \"help migrate_set_capability\" for more information\r\n");
 }
 
+TEST_F(HmpTest, CpuThatIsNotThereIsRefused) {
+    const auto on_cpu = [this](int64_t cpu) {
+        return client.call({{"execute", "human-monitor-command"},
+                            {"arguments", {{"command-line", "info name"}, {"cpu-index", cpu}}}});
+    };
+    for (const int64_t cpu : {int64_t{-1}, int64_t{1}, INT64_MAX}) {
+        EXPECT_EQ(on_cpu(cpu)["error"]["desc"], "Parameter 'cpu-index' expects a CPU number");
+    }
+    EXPECT_TRUE(on_cpu(0).contains("return"));
+}
+
+TEST_F(HmpTest, UnterminatedQuoteIsNoUri) {
+    EXPECT_EQ(hmp("migrate -d \"unix:/x"), "unterminated string\r\n");
+}
+
 TEST_F(HmpTest, HelpKnowsEveryCommandOrOne) {
     EXPECT_EQ(hmp("help stop"), "stop|s -- stop the VM\r\n");
     const std::string all = hmp("help");

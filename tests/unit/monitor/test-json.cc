@@ -82,6 +82,24 @@ TEST(JsonFramer, LongerThanTheLimitIsRefusedUpToTheEndOfTheLine) {
     EXPECT_EQ(frames(framer, "{\"a\": \"0123456\"}"), Strings{"{\"a\": \"0123456\"}"});
 }
 
+TEST(JsonFramer, WhatIsTooLargeIsSkippedUpToItsOwnEnd) {
+    const auto refused_and_next = [](std::string_view large) {
+        JsonFramer framer(16);
+        const Strings all = frames(framer, std::string(large) + "{\"b\": 1}");
+        return all == Strings{"!JSON token size limit exceeded", "{\"b\": 1}"};
+    };
+    EXPECT_TRUE(refused_and_next(R"({"a": "0123456789abcdef"})"));
+    EXPECT_TRUE(refused_and_next(R"({"a": "0123456789abcdef", "c": {"execute": "quit"}})"));
+    EXPECT_TRUE(refused_and_next(R"(['0123456789abcdef}]\'{"', {'execute': 'quit'}])"));
+    EXPECT_TRUE(refused_and_next(R"({"a": "012345678"})"));
+    EXPECT_TRUE(refused_and_next(R"({"a": "01234567"})"));  // the last bracket is too much
+    EXPECT_TRUE(refused_and_next("01234567890123456789"));
+    EXPECT_TRUE(refused_and_next("'01234567890123456789{'"));
+    const std::string deep(kMaxDepth + 1, '[');
+    EXPECT_EQ(frames(deep + std::string(kMaxDepth + 1, ']') + "{}"),
+              (Strings{"!JSON nesting depth limit exceeded", "{}"}));
+}
+
 TEST(JsonFramer, ResetForgetsAHalfMessage) {
     JsonFramer framer;
     EXPECT_EQ(frames(framer, "{'a': "), Strings{});
