@@ -3,6 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
+#include "monitor/settings.h"
 #include "util/try.h"
 
 namespace ferry::vmm {
@@ -13,8 +17,17 @@ constexpr std::string_view kSwitchoverStart = "send-switchover-start";
 constexpr std::string_view kGlobalState = "store-global-state";
 constexpr std::string_view kLegacyAck = "switchover-ack-legacy";
 
+// Parts of every stream that nothing here can read a stream without.
+constexpr std::array<std::string_view, 2> kAlwaysSent = {"send-configuration",
+                                                         "send-section-footer"};
+
+bool is_always_sent(std::string_view name) {
+    return std::ranges::find(kAlwaysSent, name) != kAlwaysSent.end();
+}
+
 bool is_stream_option(std::string_view name) {
-    return name == kSwitchoverStart || name == kGlobalState || name == kLegacyAck;
+    return name == kSwitchoverStart || name == kGlobalState || name == kLegacyAck ||
+           is_always_sent(name);
 }
 
 Result<> set_stream_option(migration::StreamOptions& stream, std::string_view name,
@@ -27,8 +40,56 @@ Result<> set_stream_option(migration::StreamOptions& stream, std::string_view na
         return make_error(ErrorKind::Unsupported,
                           "the newer form of switchover-ack is not there; only on");
     }
+    if (is_always_sent(name)) {
+        if (on) return {};
+        return make_error(ErrorKind::Unsupported, "streams without it are not there; only on");
+    }
     (name == kGlobalState ? stream.global_state : stream.switchover_start) =
         on ? Sent::Yes : Sent::No;
+    return {};
+}
+
+using monitor::Json;
+
+Result<Json> value_of(const monitor::ParameterShape& shape, const std::string& text) {
+    using monitor::JsonType;
+    switch (shape.type) {
+        case JsonType::Bool: {
+            MIG_TRY(const bool on, parse_bool(text));
+            return Json(on);
+        }
+        case JsonType::Integer:
+        case JsonType::Uint8:
+        case JsonType::Uint16:
+        case JsonType::Uint32:
+        case JsonType::Uint64: {
+            MIG_TRY(const uint64_t number, parse_size(text));
+            return Json(number);
+        }
+        case JsonType::Any:
+        case JsonType::String:
+        case JsonType::StringOrNull:
+        case JsonType::Enum:
+        case JsonType::Object:
+        case JsonType::Array: return Json(text);
+    }
+    std::unreachable();
+}
+
+// By its own name, or with "x-" in front.
+template <typename Find>
+auto with_or_without_x(std::string_view name, Find find) {
+    auto found = find(name);
+    return !found && name.starts_with("x-") ? find(name.substr(2)) : found;
+}
+
+// As migrate-set-parameters would.
+Result<> set_parameter(migration::Parameters& parameters, const monitor::ParameterShape& shape,
+                       const std::string& text) {
+    MIG_TRY(Json value, value_of(shape, text));
+    const Json arguments = {{std::string(shape.name), std::move(value)}};
+    MIG_CHECK(monitor::check_members(monitor::parameter_schema(), arguments, ""));
+    MIG_TRY(parameters, monitor::change_parameters(parameters, arguments));
     return {};
 }
 
@@ -44,16 +105,17 @@ Result<> preset_migration(migration::Migration& migration, const MigrationPreset
             MIG_CHECK(set_stream_option(stream, name, value), "{}", context);
             continue;
         }
-        const std::string plain = name.starts_with("x-") ? name.substr(2) : name;
-        if (const auto capability = migration::capability_from_name(plain)) {
+        if (const auto capability = with_or_without_x(name, migration::capability_from_name)) {
             MIG_TRY(const bool on, parse_bool(value), "{}", context);
             capabilities.emplace_back(*capability, on);
             continue;
         }
-        MIG_TRY(const uint64_t number, parse_size(value), "{}", context);
-        if (!migration::set_parameter(parameters, name, number)) {
-            MIG_CHECK(migration::set_parameter(parameters, plain, number), "{}", context);
+        const auto* const shape = with_or_without_x(name, monitor::find_parameter);
+        if (shape == nullptr) {
+            return make_error(ErrorKind::InvalidArgument,
+                              "{}: there is no such parameter or capability", context);
         }
+        MIG_CHECK(set_parameter(parameters, *shape, value), "{}", context);
     }
     migration.set_stream_options(stream);
     MIG_CHECK(migration.set_capabilities(capabilities), "-global");

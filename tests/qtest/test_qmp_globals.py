@@ -82,6 +82,35 @@ class Globals(VmmTestCase):
         self.assertEqual((parameters["downtime-limit"], parameters["max-bandwidth"]),
                          (77, 1 << 20))
 
+    def test_what_can_only_be_as_it_is_may_be_said(self):
+        before = self.vmm().cmd("query-migrate-parameters")
+        same = {"multifd-channels": 2, "announce-initial": 50, "multifd-compression": "none",
+                "mode": "normal", "zero-page-detection": "multifd", "tls-creds": "",
+                "direct-io": "off", "x-checkpoint-delay": 20000, "send-configuration": "on",
+                "send-section-footer": "on", "xbzrle-cache-size": "64M", "x-zero-blocks": "on"}
+        vmm = self.vmm(*(word for name, value in same.items() for word in preset(name, value)),
+                       *preset("cpu-throttle-tailslow", "on"),
+                       *preset("x-cpu-throttle-initial", 30))
+        self.assertEqual(vmm.cmd("query-migrate-parameters"),
+                         before | {"cpu-throttle-tailslow": True, "cpu-throttle-initial": 30})
+
+    def test_refused_in_the_words_of_migrate_set_parameters(self):
+        for name, value, text in (
+                ("multifd-channels", 3, "Parameter 'multifd-channels' is not supported: it can only"),
+                ("multifd-channels", 0, "'multifd_channels' expects a value between 1 and 255"),
+                ("multifd-channels", 256, "Parameter 'multifd-channels' expects uint8_t"),
+                ("multifd-compression", "zstd", "does not accept value 'zstd'"),
+                ("mode", "cpr-reboot", "Parameter 'mode' is not supported"),
+                ("direct-io", "on", "Parameter 'direct-io' is not supported"),
+                ("tls-creds", "tls0", "Parameter 'tls-creds' is not supported"),
+                ("x-max-cpu-throttle", 100, "expects an integer in the range of"),
+                ("send-configuration", "off", "only on"),
+                ("send-section-footer", "off", "only on")):
+            with self.subTest(f"{name}={value}"):
+                status, log = self.vmm_that_fails(*preset(name, value))
+                self.assertEqual(status, 1)
+                self.assertIn(text, log)
+
     def test_others_are_refused_by_name(self):
         for name, value in (("warp", 9), ("x-events", "maybe"), ("downtime-limit", 2000001),
                             ("send-switchover-start", 2), ("x-multifd", "on")):

@@ -24,8 +24,8 @@ class QtestServerTest : public ::testing::Test {
         std::array<int, 2> ends{};
         EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
         client_ = UniqueFd(ends[0]);
-        auto server = QtestServer::start({.kind = util::CharAddress::Kind::Fd, .fd = ends[1]}, kNoLog,
-                                         parts(), clock_);
+        auto server = QtestServer::start({.kind = util::CharAddress::Kind::Fd, .fd = ends[1]},
+                                         kNoLog, parts(), clock_);
         EXPECT_TRUE(server);
         server_ = std::move(*server);
     }
