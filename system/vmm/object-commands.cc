@@ -53,7 +53,8 @@ void with_property(Management& management, const Invocation& call, Reply reply,
                    const std::function<void(const QomNode&, const QomProperty&, Reply)>& use) {
     const auto name = call.arguments["property"].get<std::string>();
     with_node(management, call, std::move(reply), [&](const QomNode& node, Reply answer) {
-        const auto found = std::ranges::find(node.properties, name, &QomProperty::name);
+        const auto found = std::ranges::find_if(
+            node.properties, [&](const QomProperty& one) { return one.is_called(name); });
         if (found == node.properties.end()) {
             return std::move(answer).fail(make_error(
                 ErrorKind::InvalidArgument, "Property '{}.{}' not found", node.type, name));

@@ -89,10 +89,13 @@ std::vector<QomProperty> device_properties(Vm& vm, const DeviceInfo& device) {
     fixed(on_off_auto("x-device-dirty-page-tracking", vfio.device_dirty_page_tracking));
     fixed(flag("migration-events", vfio.migration_events));
     fixed(flag("skip-vsc-check", vfio.skip_vsc_check));
+    list.back().other_name = "x-skip-vsc-check";
     list.push_back(multifd_transfer(vm, device));
     for (const SubOptions::Pair& pair : device.given) {
-        const bool known = pair.key == "id" || pair.key == "x-skip-vsc-check" ||
-                           std::ranges::find(list, pair.key, &QomProperty::name) != list.end();
+        const bool known =
+            pair.key == "id" || std::ranges::any_of(list, [&](const QomProperty& one) {
+                return one.is_called(pair.key);
+            });
         if (!known) fixed(text(pair.key, pair.value));
     }
     return list;

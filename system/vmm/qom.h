@@ -24,6 +24,11 @@ struct QomProperty {
     std::function<Result<>(const monitor::Json&)> set = nullptr;
     // Why it can't be, where that is not "it is read-only": it was decided when the object began.
     enum class Fixed : bool { No, AtStart } fixed = Fixed::No;
+    std::string_view other_name = {};  // found by it as well, but not listed; a constant
+
+    bool is_called(std::string_view by) const {
+        return by == name || (!other_name.empty() && by == other_name);
+    }
 };
 
 struct QomNode {

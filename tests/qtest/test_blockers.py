@@ -159,6 +159,13 @@ class Configuration(VmmTestCase):
                             {"x_vendor_data": "two", "skip_vsc_check": False})
         self.check_refused(src, dst)
 
+    def test_the_other_name_of_skip_vsc_check_is_taken(self):
+        src, dst = self.two({"x_vendor_data": "one"},
+                            {"x_vendor_data": "two", "x_skip_vsc_check": False})
+        self.check_refused(src, dst)
+        listed = [entry["name"] for entry in dst.cmd("qom-list", path="d0")]
+        self.assertEqual([name for name in listed if "vsc" in name], ["skip-vsc-check"])
+
     def test_same_vendor_data_are_taken_with_skip_vsc_check_off(self):
         src, dst = self.two({"skip_vsc_check": False}, {"skip_vsc_check": False})
         migrate(src, dst)

@@ -383,6 +383,11 @@ QOM_ROWS = [
      Refused("Property 'vfio-pci-soft.nope' not found")),
     ("qom-get", {"path": "d0", "property": "realized"}, Is(True)),
     ("qom-get", {"path": "d0", "property": "enable-migration"}, Is("auto")),
+    ("qom-get", {"path": "d0", "property": "skip-vsc-check"}, Is(True)),
+    ("qom-get", {"path": "d0", "property": "x-skip-vsc-check"}, Is(True)),
+    ("qom-list", {"path": "d0"}, Is(lambda value: [
+        entry["name"] for entry in value if "skip-vsc-check" in entry["name"]]
+        == ["skip-vsc-check"])),
     ("qom-get", {"path": "/machine/peripheral", "property": "d0"}, Is("/machine/peripheral/d0")),
     ("qom-set", {"path": "d0", "property": "nope", "value": 1},
      Refused("Property 'vfio-pci-soft.nope' not found")),
