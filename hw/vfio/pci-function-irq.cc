@@ -228,6 +228,7 @@ Result<> PciFunction::settle() {
         lock.lock();
     } while (settle_again_);
     settling_ = false;
+    settled_.notify_all();
     return result;
 }
 

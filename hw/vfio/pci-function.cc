@@ -321,6 +321,9 @@ void PciFunction::set_hidden(bool hidden) {
         hidden_ = hidden;
     }
     if (auto settled = settle(); !settled) warn_once(Trouble::Irq, settled.error());
+    // Another thread may be about to do it.
+    std::unique_lock lock(mutex_);
+    settled_.wait(lock, [this] { return !settling_; });
 }
 
 Result<> PciFunction::reset(ResetBy who) {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -161,6 +162,7 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     bool pin_loaded_ = false;
     bool hidden_ = false;  // whatever is decoded, no BAR is shown to the guest's CPUs
     bool settling_ = false;
+    std::condition_variable settled_;  // settling_ has become false
     bool settle_again_ = false;
     bool command_changed_ = false;
     bool unmask_intx_ = false;
