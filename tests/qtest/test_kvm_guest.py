@@ -228,7 +228,8 @@ class Moves(KvmTestCase):
 
 
 class DirtyRing(KvmTestCase):
-    """Pages listed by CPU instead of a bitmap."""
+    """Pages listed by CPU instead of a bitmap. Whether they all are is tested where the kernel's KVM
+    is a real one (tests/kernel/guests.py): some rings in software pass the probe and lose pages."""
 
     RING = "kvm,dirty-ring-size=1024"
 
@@ -250,39 +251,6 @@ class DirtyRing(KvmTestCase):
         rate = vmm.cmd("query-dirty-rate")
         self.assertEqual(rate["mode"], "dirty-ring")
         self.assertGreater(rate["dirty-rate"], 0)
-
-    def test_a_guest_that_writes_more_than_a_ring_holds_migrates(self):
-        trace = self.folder / "trace"
-        with self.guests(source=["-trace", f"kvm_dirty_ring_full,file={trace}"],
-                         accel=self.RING) as (src, dst):
-            self.wait_counting(src)
-            src.set_parameters(max_bandwidth=16 << 20)
-            start_migration(src, dst)
-            src.wait_for(lambda: trace.exists() and "full" in trace.read_text(), "a full ring")
-            src.set_parameters(max_bandwidth=0, downtime_limit=2000)
-            src.wait_migration()
-            dst.wait_migration()
-            self.wait_counting(dst)
-            dst.cmd("stop")
-            self.assert_ordered(dst)
-
-    def test_cancelled_and_migrated_to_one_with_a_bitmap(self):
-        src = self.guest(accel=self.RING, name="src")
-        self.wait_counting(src)
-        src.set_parameters(max_bandwidth=1 << 20)
-        first = self.guest("-incoming", "defer", accel=self.RING, name="first")
-        start_migration(src, first)
-        src.wait_migration("active")
-        src.cmd("migrate_cancel")
-        src.wait_migration("cancelled")
-        first.kill()
-        self.wait_counting(src)
-        src.set_parameters(max_bandwidth=0)
-        dst = self.guest("-incoming", "defer", name="dst")
-        migrate(src, dst)
-        self.wait_counting(dst)
-        dst.cmd("stop")
-        self.assert_ordered(dst)
 
     def test_more_than_the_host_allows_is_an_error(self):
         status, log = self.vmm_that_fails(accel=f"kvm,dirty-ring-size={1 << 31}")
