@@ -32,7 +32,7 @@ class ExecChannel final : public MigrationChannel {
           use_(use) {}
 
     std::string_view name() const override { return pipe_.name(); }
-    Features features() const override { return {}; }
+    Features features() const override { return {.taker = Taker::Command}; }
     Result<size_t> read_some(MutBytes into) override;
     Result<> write_all(std::span<const ConstBytes> parts) override;
     Result<> finish_writing() override;

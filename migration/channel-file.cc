@@ -33,7 +33,7 @@ class FileChannel final : public MigrationChannel {
         : fd_(std::move(fd)), use_(use), position_(position), name_(std::move(name)) {}
 
     std::string_view name() const override { return name_; }
-    Features features() const override { return {}; }
+    Features features() const override { return {.taker = Taker::Nobody}; }
     Result<size_t> read_some(MutBytes into) override;
     Result<> write_all(std::span<const ConstBytes> parts) override;
     Result<> finish_writing() override;

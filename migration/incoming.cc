@@ -63,6 +63,11 @@ void IncomingSession::thread_main() {
                 "the VM was handed over to here, but does not start. It is stopped on both sides: "
                 "resume one of them with 'cont'");
         }
+        if (result.error().kind() == ErrorKind::PeerClosed && ending_ == Ending::Discarded) {
+            result = std::move(result).error().context(
+                "the source closed the connection before the VM was complete: it failed, was "
+                "cancelled or has ended, look there for the reason");
+        }
         result = std::move(result).error().context("destination");
     }
     if (writer_ && result) writer_->send_shut(0);
@@ -83,10 +88,11 @@ void IncomingSession::close_return_path() {
     watch_->expect(PeerWatch::Expect::Nothing);
 }
 
-// Unasked, too: a source of QEMU does not look, one of ours does and keeps its VM.
+// Unasked, too, where somebody sends a migration: a source of QEMU does not look, one of ours does
+// and keeps its VM.
 void IncomingSession::report_failure(const Error& error) {
-    const bool unasked =
-        !writer_ && mode_ == Mode::Live && owner_ == Owner::Source && channel_->features().duplex;
+    const bool unasked = !writer_ && mode_ == Mode::Live && owner_ == Owner::Source && headed_ &&
+                         channel_->features().duplex && error.kind() != ErrorKind::PeerClosed;
     if (unasked) {
         if (auto writer = ReturnPathWriter::start(*channel_, vm_.env)) writer_ = std::move(*writer);
     }
@@ -109,6 +115,7 @@ Result<> IncomingSession::load() {
     source_ = std::make_unique<WatchedSource>(*channel_, *watch_);
     stream_ = std::make_unique<LoadStream>(*source_);
     MIG_TRY(refusal_, load_header(*stream_, vm_.identity));
+    headed_ = true;
     if (capabilities_.has(Capability::SwitchoverAck)) {
         for (const auto& entry : vm_.registry.entries()) {
             if (entry->handlers != nullptr && entry->handlers->switchover_ack_needed()) {

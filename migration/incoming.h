@@ -78,6 +78,7 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     std::unique_ptr<WatchedSource> source_;
     std::unique_ptr<LoadStream> stream_;
     std::unique_ptr<ReturnPathWriter> writer_;
+    bool headed_ = false;           // the stream's header has come
     std::optional<Error> refusal_;  // of the stream's header, until it can be told
     PeerFeatures agreed_;
     size_t acks_missing_ = 0;

@@ -547,7 +547,7 @@ MigrationInfo Migration::query() const {
     out.normal = m.ram_stats.normal_pages;
     out.dirty_pages_rate = completed ? 0 : m.ram_stats.dirty_pages_per_second.load();
     out.dirty_sync_count = m.ram_stats.dirty_sync_count;
-    out.pages_per_second = stats.pages_per_second;
+    out.pages_per_second = m.ram_stats.pages_per_second;
     const int64_t begin = stats.begin_ns;
     const int64_t end = stats.end_ns != 0 ? stats.end_ns.load() : m.deps.env.clock.now().count();
     out.total_time_ms = to_ms(end - begin);
@@ -561,7 +561,7 @@ MigrationInfo Migration::query() const {
     } else {
         out.expected_downtime_ms = stats.expected_downtime_ms;
         out.cpu_throttle_percentage = stats.cpu_throttle_percentage;
-        out.mbps = static_cast<double>(stats.bandwidth_bytes_per_s) * kBitsPerByte / 1e6;
+        out.mbps = static_cast<double>(stats.throughput_bytes_per_s) * kBitsPerByte / 1e6;
     }
     if (m.deps.device_state.in_play()) out.vfio_transferred = m.deps.device_state.bytes_sent();
     info.counters = out;

@@ -20,8 +20,8 @@ namespace {
 using system::kPageSize;
 using system::SyncPhase;
 
-// Pages between two looks at the clock: 256 KiB.
-constexpr uint64_t kBatchPages = 64;
+// Pages between two looks at the clock and at max-bandwidth: 64 KiB.
+constexpr uint64_t kBatchPages = 16;
 constexpr uint64_t kBytesPerMib = 1024 * 1024;
 
 // Events per second, over windows of at least kWindow.

@@ -59,11 +59,28 @@ bool RateControl::round_is_full(util::Nanoseconds now, uint64_t position,
 
 bool RateControl::window_is_full(util::Nanoseconds now, uint64_t position, uint64_t max_bandwidth) {
     if (now >= window_end()) {
-        window_begin_ = now;
-        window_position_ = position;
-        return false;
+        const uint64_t over = static_cast<uint64_t>((now - window_begin_) / kWindow);
+        uint64_t allowed = position;
+        uint64_t earned = 0;
+        if (max_bandwidth != 0 && !__builtin_mul_overflow(over, max_bandwidth / 10, &earned) &&
+            earned < position - window_position_) {
+            allowed = window_position_ + earned;
+        }
+        window_begin_ += over * kWindow;
+        window_position_ = allowed;
     }
     return max_bandwidth != 0 && position - window_position_ >= max_bandwidth / 10;
+}
+
+uint64_t Throughput::measure(util::Nanoseconds now, uint64_t position) {
+    const util::Nanoseconds passed = now - begin_;
+    if (passed >= kPeriod) {
+        bytes_per_s_ = static_cast<uint64_t>(static_cast<double>(position - position_) *
+                                             kNanosPerSecond / static_cast<double>(passed.count()));
+        begin_ = now;
+        position_ = position;
+    }
+    return bytes_per_s_;
 }
 
 uint64_t switchover_threshold(uint64_t bandwidth, uint64_t downtime_limit_ms) {

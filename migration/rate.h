@@ -23,7 +23,8 @@ class RateControl {
     void end_round(util::Nanoseconds writing, uint64_t position);
     bool round_is_full(util::Nanoseconds now, uint64_t position,
                        uint64_t max_bandwidth_bytes_per_s) const;
-    // Whether this window's bytes are used up; a new window begins when its time is over.
+    // Whether this window's bytes are used up; new windows begin when the time of the last one is
+    // over. What was sent beyond a window's share is taken from the next ones.
     bool window_is_full(util::Nanoseconds now, uint64_t position,
                         uint64_t max_bandwidth_bytes_per_s);
     util::Nanoseconds window_end() const { return window_begin_ + kWindow; }
@@ -42,6 +43,21 @@ class RateControl {
     uint64_t busy_bytes_ = 0;
     uint64_t bandwidth_ = 0;
     bool guessing_ = true;
+};
+
+// What really went out: bytes per second in the last period that is over.
+class Throughput {
+ public:
+    static constexpr util::Nanoseconds kPeriod = std::chrono::milliseconds(100);
+
+    explicit Throughput(util::Nanoseconds now) : begin_(now) {}
+    // 0 in the first period.
+    uint64_t measure(util::Nanoseconds now, uint64_t position);
+
+ private:
+    util::Nanoseconds begin_;
+    uint64_t position_ = 0;
+    uint64_t bytes_per_s_ = 0;
 };
 
 // Hands everything on, and knows how long that took. One thread at a time.

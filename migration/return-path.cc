@@ -146,8 +146,8 @@ Result<std::unique_ptr<ReturnPathReader>> ReturnPathReader::start(MigrationChann
                 for (;;) {
                     auto last = read_message(in, events);
                     if (!last) {
-                        return events.rp_ended(std::move(last).error().context(
-                            "return path from the destination, " + std::string(channel.name())));
+                        return events.rp_ended(
+                            std::move(last).error().context("return path from the destination"));
                     }
                     if (*last) return events.rp_ended({});
                 }

@@ -200,15 +200,18 @@ Result<std::string> save_one_shot_states(SaveStream& out, const SaveVMRegistry& 
     return std::move(description).finish();
 }
 
-Result<> save_end(SaveStream& out, const SaveVMRegistry& registry, std::string_view description) {
+void save_end(SaveStream& out) {
     put_element(out, Element::Eof);
+}
+
+void save_description(SaveStream& out, const SaveVMRegistry& registry,
+                      std::string_view description) {
     put_element(out, Element::VmDescription);
     out.be32(static_cast<uint32_t>(description.size()));
     out.bytes(bytes_of(description));
     if (registry.trace() != nullptr) {
         trace::savevm_description_sent(*registry.trace(), description.size());
     }
-    return out.status();
 }
 
 }  // namespace ferry::migration

@@ -6,8 +6,7 @@ namespace ferry::migration {
 void AttemptStats::reset() {
     transferred_bytes = 0;
     downtime_bytes = 0;
-    bandwidth_bytes_per_s = 0;
-    pages_per_second = 0;
+    throughput_bytes_per_s = 0;
     expected_downtime_ms = 0;
     cpu_throttle_percentage = 0;
     begin_ns = 0;

@@ -26,8 +26,7 @@ namespace ferry::migration {
 struct AttemptStats {
     std::atomic<uint64_t> transferred_bytes = 0;
     std::atomic<uint64_t> downtime_bytes = 0;  // sent while the VM stood still
-    std::atomic<uint64_t> bandwidth_bytes_per_s = 0;
-    std::atomic<uint64_t> pages_per_second = 0;
+    std::atomic<uint64_t> throughput_bytes_per_s = 0;
     std::atomic<uint64_t> expected_downtime_ms = 0;
     std::atomic<unsigned> cpu_throttle_percentage = 0;  // 0: none
     std::atomic<int64_t> begin_ns = 0;

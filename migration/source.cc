@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 
 #include "trace-points.h"
 #include "util/thread.h"
@@ -17,7 +16,9 @@ using system::RunState;
 namespace {
 constexpr util::Nanoseconds kKeepAlivePeriod = std::chrono::milliseconds(250);
 // For a destination that nobody asked to confirm to say that it refuses, or to close.
-constexpr util::Nanoseconds kRefusalWait = std::chrono::seconds(5);
+constexpr util::Nanoseconds kRefusalWait = std::chrono::seconds(2);
+// For the answer to the hello, before the VM is stopped without one.
+constexpr util::Nanoseconds kHelloWait = std::chrono::seconds(1);
 
 Error cancelled() {
     return make_error(ErrorKind::Cancelled, "migration cancelled");
@@ -44,7 +45,8 @@ OutgoingSession::OutgoingSession(SessionContext& vm, Capabilities caps, Mode mod
                 caps.has(Capability::ValidateUuid) ? vm.identity.uuid : std::nullopt},
       mode_(mode),
       cancel_event_(std::move(cancel)),
-      rate_(vm.env.clock.now()) {}
+      rate_(vm.env.clock.now()),
+      throughput_(vm.env.clock.now()) {}
 
 Result<std::unique_ptr<OutgoingSession>> OutgoingSession::start(SessionContext& vm,
                                                                 Capabilities caps, Mode mode,
@@ -137,7 +139,7 @@ void OutgoingSession::thread_main() {
             }
         }
     }
-    vm_.stats.end_ns = vm_.env.clock.now().count();
+    if (vm_.stats.end_ns == 0) vm_.stats.end_ns = vm_.env.clock.now().count();
     publish_progress();
     const auto result =
         outcome ? SaveVMHandlers::Outcome::Completed : SaveVMHandlers::Outcome::Failed;
@@ -155,7 +157,7 @@ void OutgoingSession::thread_main() {
         {
             const std::lock_guard lock(mutex_);
             shared_channel_ = nullptr;
-            if (!outcome && progress_.cancelled && progress_.stage != Stage::HandedOver) {
+            if (!outcome && progress_.cancelled && !given_away()) {
                 outcome = outcome.error().kind() == ErrorKind::Cancelled
                               ? std::move(outcome)
                               : Result<>(cancelled().attach(std::move(outcome).error()));
@@ -176,7 +178,7 @@ Error OutgoingSession::hear_last_words(Error closed) {
     watch_->expect(PeerWatch::Expect::Bytes);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return progress_.rp_end.has_value(); });
-    if (progress_.stage == Stage::HandedOver) return closed;
+    if (given_away()) return closed;
     if (!progress_.peer_reason && !progress_.shut) {
         return std::move(closed).context("the destination was lost");
     }
@@ -272,12 +274,20 @@ Result<> OutgoingSession::setup() {
     return vm_.status.advance(MigrationStatus::Active);
 }
 
-uint64_t OutgoingSession::threshold() const {
+// A limit that somebody chose says what the line is for, as QEMU sees it. The default one only
+// keeps pre-copy from taking a fast line for itself.
+uint64_t OutgoingSession::switchover_bandwidth() const {
     const Parameters now = vm_.parameters();
-    const uint64_t bandwidth = now.avail_switchover_bandwidth_bytes_per_s != 0
-                                   ? now.avail_switchover_bandwidth_bytes_per_s
-                                   : rate_.bandwidth();
-    return switchover_threshold(bandwidth, now.downtime_limit_ms);
+    if (now.avail_switchover_bandwidth_bytes_per_s != 0) {
+        return now.avail_switchover_bandwidth_bytes_per_s;
+    }
+    const uint64_t chosen = now.max_bandwidth_bytes_per_s;
+    const bool limits = chosen != 0 && chosen != Parameters().max_bandwidth_bytes_per_s;
+    return limits ? std::min(chosen, rate_.bandwidth()) : rate_.bandwidth();
+}
+
+uint64_t OutgoingSession::threshold() const {
+    return switchover_threshold(switchover_bandwidth(), vm_.parameters().downtime_limit_ms);
 }
 
 Result<uint64_t> OutgoingSession::pending() {
@@ -296,9 +306,11 @@ Result<uint64_t> OutgoingSession::pending() {
     if (total <= limit) {
         MIG_TRY(total, sum([](SaveVMHandlers& h) { return h.state_pending_exact(); }));
     }
-    const uint64_t bandwidth = std::max<uint64_t>(
-        {rate_.bandwidth(), vm_.parameters().avail_switchover_bandwidth_bytes_per_s, 1});
-    if (rate_.bandwidth() != 0) vm_.stats.expected_downtime_ms = total / (bandwidth / 1000 + 1);
+    // Of a VM that writes nothing, what is left says nothing about the pause.
+    const uint64_t bandwidth = switchover_bandwidth();
+    if (bandwidth != 0 && vm_.ram.dirty_pages_per_second != 0) {
+        vm_.stats.expected_downtime_ms = total / (bandwidth / 1000 + 1);
+    }
     return total;
 }
 
@@ -321,10 +333,16 @@ Result<> OutgoingSession::iterate() {
             MIG_TRY(const uint64_t left, pending());
             if (auto_converge_) MIG_CHECK(auto_converge_->update(stream_->position()));
             if (left <= threshold() && may_switch_over()) return {};
+            publish_progress();
+            if (rate_.window_is_full(vm_.env.clock.now(), stream_->position(),
+                                     vm_.parameters().max_bandwidth_bytes_per_s)) {
+                keep_alive();  // at a low limit there is nothing else for long
+                pause_until(rate_.window_end());
+                continue;
+            }
         }
         const uint64_t before = stream_->position();
         MIG_CHECK(send_round());
-        const auto now = vm_.env.clock.now();
         const uint64_t moved = stream_->position() - before;
         span.add_bytes(moved);
         // An empty PART per handler is all that was sent.
@@ -333,15 +351,15 @@ Result<> OutgoingSession::iterate() {
             if (idle) return {};
             continue;
         }
-        const bool full = rate_.window_is_full(now, stream_->position(),
-                                               vm_.parameters().max_bandwidth_bytes_per_s);
-        if (!idle && !full) continue;
-        watch_->expect(PeerWatch::Expect::Nothing);
-        std::unique_lock lock(mutex_);
-        const auto until = idle ? now + RateControl::kWindow / 10 : rate_.window_end();
-        if (!progress_.cancelled && !progress_.rp_end) {
-            vm_.env.clock.wait_until(changed_, lock, until);
-        }
+        if (idle) pause_until(vm_.env.clock.now() + RateControl::kWindow / 10);
+    }
+}
+
+void OutgoingSession::pause_until(util::Nanoseconds deadline) {
+    watch_->expect(PeerWatch::Expect::Nothing);
+    std::unique_lock lock(mutex_);
+    if (!progress_.cancelled && !progress_.rp_end) {
+        vm_.env.clock.wait_until(changed_, lock, deadline);
     }
 }
 
@@ -367,8 +385,7 @@ Result<> OutgoingSession::send_round() {
 
 void OutgoingSession::publish_progress() {
     vm_.stats.transferred_bytes = transferred();
-    vm_.stats.bandwidth_bytes_per_s = rate_.bandwidth();
-    vm_.stats.pages_per_second = rate_.bandwidth() / system::kPageSize;
+    vm_.stats.throughput_bytes_per_s = throughput_.measure(vm_.env.clock.now(), transferred());
 }
 
 bool OutgoingSession::round_is_full() const {
@@ -378,7 +395,7 @@ bool OutgoingSession::round_is_full() const {
 }
 
 Result<> OutgoingSession::stop_vm() {
-    if (mode_ == Mode::Live && reader_) MIG_CHECK(peer_features());
+    if (reader_) MIG_CHECK(await_hello());
     const util::ScopedSpan span(vm_.env.timeline, "vm", "stop");
     watch_->expect(PeerWatch::Expect::Nothing);
     vm_.stats.pause_begin_ns = vm_.env.clock.now().count();
@@ -434,7 +451,7 @@ Result<> OutgoingSession::complete() {
 
 Result<> OutgoingSession::hand_over() {
     if (!reader_) return hand_over_unconfirmed();
-    MIG_TRY(const PeerFeatures features, peer_features());
+    MIG_TRY(const PeerFeatures features, await_features_or_shut());
     if (!features.handover) {
         const util::ScopedSpan span(vm_.env.timeline, "vm", "confirm");
         return await_shut(make_error(ErrorKind::PeerClosed,
@@ -465,7 +482,7 @@ bool OutgoingSession::may_hear_unasked() const {
 }
 
 // A destination that nobody asked to confirm may run the VM as soon as it has the end: what can be
-// cancelled goes out before.
+// cancelled goes out before, and once the end is out no failure brings the VM back.
 Result<> OutgoingSession::send_end(std::string_view description) {
     const bool unconfirmed = mode_ == Mode::Live && !reader_;
     if (unconfirmed) {
@@ -474,15 +491,43 @@ Result<> OutgoingSession::send_end(std::string_view description) {
         if (progress_.cancelled) return cancelled();
         progress_.stage = Stage::Unconfirmed;
     }
-    auto sent = save_end(*stream_, vm_.registry, description);
-    if (sent) sent = stream_->flush();
-    if (sent && !reader_) sent = channel_->finish_writing();
-    if (!sent && unconfirmed) {
-        // It does not have all of it.
-        const std::lock_guard lock(mutex_);
-        progress_.stage = Stage::Sending;
+    save_end(*stream_);
+    if (unconfirmed) {
+        if (auto sent = stream_->flush(); !sent) {
+            const std::lock_guard lock(mutex_);
+            progress_.stage = Stage::Sending;
+            return sent;
+        }
     }
-    return sent;
+    save_description(*stream_, vm_.registry, description);
+    auto sent = stream_->flush();
+    // What is heard or waited for from here on is no part of the migration.
+    if (unconfirmed) vm_.stats.end_ns = vm_.env.clock.now().count();
+    if (!reader_) {
+        auto finished = channel_->finish_writing();
+        if (sent) sent = std::move(finished);
+    }
+    if (sent || !unconfirmed) return sent;
+    return lost_after_the_end(std::move(sent).error());
+}
+
+// Only what nobody else can run comes back.
+Result<> OutgoingSession::lost_after_the_end(Error error) {
+    switch (channel_->features().taker) {
+        case MigrationChannel::Taker::Nobody: {
+            const std::lock_guard lock(mutex_);
+            progress_.stage = Stage::Sending;
+            return error;
+        }
+        case MigrationChannel::Taker::Peer:
+            // It may have left without the description, which it need not read.
+            trace::migration_thread_outcome(vm_.env.trace, error.message());
+            return {};
+        case MigrationChannel::Taker::Command: break;
+    }
+    return std::move(error).context(
+        "the command had the whole VM before it failed. The VM is stopped here: if it does not run "
+        "elsewhere, resume it here with 'cont'; if it does, quit this process");
 }
 
 // A destination that refuses says so unasked, and whoever is done closes; both are waited for,
@@ -503,18 +548,11 @@ Result<> OutgoingSession::await_refusal() {
     while (!progress_.rp_end && vm_.env.clock.now() < deadline) {
         vm_.env.clock.wait_until(changed_, lock, deadline);
     }
+    // However else it ended: whoever has read the end of the stream may run the VM.
     if (progress_.shut.value_or(0) != 0) {
         progress_.stage = Stage::Sending;
         return make_error(ErrorKind::PeerFailed, "the destination failed: {}",
                           progress_.peer_reason.value_or("no reason given"));
-    }
-    // It threw away what it had not read yet.
-    if (progress_.rp_end && !*progress_.rp_end &&
-        progress_.rp_end->error().errnum() == ECONNRESET) {
-        progress_.stage = Stage::Sending;
-        return make_error(ErrorKind::PeerFailed,
-                          "the destination closed before it had read the whole VM")
-            .attach(progress_.rp_end->error());
     }
     vm_.env.log.log(util::LogLevel::Warning,
                     "migration: all was sent and the destination did not refuse it, but nobody "
@@ -567,7 +605,7 @@ Result<> OutgoingSession::await_shut(Error lost) {
 Result<> OutgoingSession::take_back() {
     {
         const std::lock_guard lock(mutex_);
-        if (progress_.stage == Stage::HandedOver) {
+        if (given_away()) {
             // Not ours any more, whatever became of it.
             return await_on_loop(vm_.loop, [this](system::Done done) {
                 done(vm_.runstate.set_state(RunState::PostMigrate));
@@ -671,6 +709,37 @@ void OutgoingSession::keep_alive() {
     if (auto sent = stream_->flush(); !sent) {
         trace::migration_keep_alive_failed(vm_.env.trace, sent.error().message());
     }
+}
+
+// The records of a VFIO device depend on it; without one a peer that never answers a PING may still
+// be a good destination.
+Result<> OutgoingSession::await_hello() {
+    if (vm_.device_state.in_play()) {
+        MIG_CHECK(peer_features());
+        return {};
+    }
+    const auto deadline = vm_.env.clock.now() + kHelloWait;
+    while (vm_.env.clock.now() < deadline) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (progress_.features || progress_.cancelled || progress_.rp_end) break;
+        }
+        pause_until(deadline);
+    }
+    return check_alive();
+}
+
+// What all depends on once everything is sent. A peer without the hello runs the VM and says SHUT.
+Result<PeerFeatures> OutgoingSession::await_features_or_shut() {
+    watch_->expect(PeerWatch::Expect::Bytes);
+    std::unique_lock lock(mutex_);
+    if (!progress_.features && progress_.stage == Stage::Sending) {
+        progress_.stage = Stage::AllSent;
+    }
+    changed_.wait(lock, [this] {
+        return progress_.features || progress_.shut || progress_.rp_end || progress_.cancelled;
+    });
+    return progress_.features.value_or(PeerFeatures{});
 }
 
 Result<PeerFeatures> OutgoingSession::peer_features() {

@@ -75,9 +75,13 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
 
     Result<> open_return_path();
     Result<> send_round();
+    void pause_until(util::Nanoseconds deadline);  // or until there is something to do
     Result<uint64_t> pending();
     bool may_switch_over() const;
     Result<> send_end(std::string_view description);
+    Result<> lost_after_the_end(Error error);
+    Result<> await_hello();
+    Result<PeerFeatures> await_features_or_shut();
     Result<> hand_over_unconfirmed();
     Result<> await_refusal();
     bool may_hear_unasked() const;
@@ -88,6 +92,8 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     Result<> wait_for(const std::function<bool()>& ready, PeerWatch::Expect expect);
     Result<> check_alive();
     void keep_alive();
+    // Bytes per second that the last pass is thought to go with; 0: not known yet.
+    uint64_t switchover_bandwidth() const;
     uint64_t threshold() const;
     uint64_t transferred() const { return stream_ ? stream_->position() : 0; }
     void publish_progress();
@@ -145,6 +151,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     std::unique_ptr<ReturnPathReader> reader_;
     std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     RateControl rate_;
+    Throughput throughput_;
     std::optional<AutoConverge> auto_converge_;  // from the first round to the outcome
     util::Nanoseconds last_keep_alive_{};
     system::RunState former_state_ = system::RunState::Running;

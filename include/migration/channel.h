@@ -40,8 +40,15 @@ class ByteSource {
 // At most one reading and one writing thread; shutdown(), name() and the counters from any thread.
 class MigrationChannel : public ByteSink, public ByteSource {
  public:
+    // Who has the bytes once they are written.
+    enum class Taker : uint8_t {
+        Peer,     // another process, which may run the VM
+        Command,  // one that we started, which may pass them on to such a process
+        Nobody,   // they lie in a file
+    };
     struct Features {
         bool duplex = false;  // a return path can use the same channel
+        Taker taker = Taker::Peer;
     };
     // Closes; neither flushes nor blocks.
     ~MigrationChannel() override = default;

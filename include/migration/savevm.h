@@ -182,9 +182,11 @@ Result<> save_section(SaveStream& out, const SaveVMRegistry::Entry& entry, Secti
 // into memory. Returns the VMDESCRIPTION of what was written.
 Result<std::string> save_one_shot_states(SaveStream& out, const SaveVMRegistry& registry,
                                          const StreamIdentity& identity);
-// EOF and the VMDESCRIPTION. A destination that was not asked to wait starts the VM when it has
-// them.
-Result<> save_end(SaveStream& out, const SaveVMRegistry& registry, std::string_view description);
+// EOF. A destination that was not asked to wait may start the VM when it has it.
+void save_end(SaveStream& out);
+// What tools read behind it.
+void save_description(SaveStream& out, const SaveVMRegistry& registry,
+                      std::string_view description);
 
 // --- Reading one.
 

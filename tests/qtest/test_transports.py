@@ -4,6 +4,7 @@
 import json
 import os
 import socket
+import sys
 import unittest
 
 from harness.peer import HEARTBEAT, SWITCHOVER_ACK, Proxy
@@ -159,6 +160,18 @@ class Transports(VmmTestCase):
         self.assertIn("matching flags", refused.exception.desc)
         self.assertEqual((vmm.migration_status(), vmm.run_state()), ("failed", "running"))
         self.assertEqual(path.read_bytes(), b"precious")
+    def test_command_that_fails_when_it_has_everything_brings_no_second_vm(self):
+        """As ssh does when the connection breaks at the very end."""
+        src, dst = self.vmm(name="src"), self.vmm("-incoming", f"unix:{self.folder}/in", name="dst")
+        relay = (f"import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('{self.folder}/in'); "
+                 "s.sendall(sys.stdin.buffer.read()); s.shutdown(socket.SHUT_WR); s.recv(1); sys.exit(3)")
+        src.cmd("migrate", uri=f'exec:{sys.executable} -c "{relay}"')
+        dst.wait_migration()
+        src.wait_migration("failed")
+        self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
+        why = src.cmd("query-migrate")["error-desc"]
+        self.assertIn("status 3", why)
+        self.assertIn("'cont'", why)
 
     def test_exec(self):
         path = self.folder / "stream"

@@ -20,6 +20,19 @@ std::string vfio_text(const Json& info) {
     return fmt::format(", devices {}", bytes_text(number_of(*vfio, "transferred")));
 }
 
+// What the guest writes against what goes out, and how long it would stand still.
+std::string guest_text(const Json& info, const Json& ram) {
+    std::string out;
+    if (const uint64_t pages = number_of(ram, "dirty-pages-rate"); pages != 0) {
+        const uint64_t page_bytes = number_of(ram, "page-size");
+        out = fmt::format(", guest writes {}/s", bytes_text(pages * page_bytes));
+    }
+    if (info.contains("expected-downtime")) {
+        out += fmt::format(", pause about {} ms", number_of(info, "expected-downtime"));
+    }
+    return out;
+}
+
 // Whoever has been inside one call for a while holds everybody up.
 std::string waiting_text(const Json& info) {
     constexpr uint64_t kWorthMentioningMs = 1000;
@@ -44,11 +57,11 @@ std::string progress_line(const Json& info) {
         total == 0 ? 1.0 : static_cast<double>(total - remaining) / static_cast<double>(total);
     const auto filled = static_cast<size_t>(share * kBarWidth);
     const Json& rate = ram->contains("mbps") ? (*ram)["mbps"] : Json(0);
-    return fmt::format("[{}{}] {:3.0f}%  {} left, {:.0f} Mbit/s, pass {}{}  {}{}",
+    return fmt::format("[{}{}] {:3.0f}%  {} left, {:.0f} Mbit/s, pass {}{}{}  {}{}",
                        std::string(filled, '#'), std::string(kBarWidth - filled, '-'), share * 100,
                        bytes_text(remaining), rate.is_number() ? rate.get<double>() : 0.0,
-                       number_of(*ram, "dirty-sync-count"), vfio_text(info), status,
-                       waiting_text(info));
+                       number_of(*ram, "dirty-sync-count"), vfio_text(info), guest_text(info, *ram),
+                       status, waiting_text(info));
 }
 
 std::string summary_text(const Json& info) {

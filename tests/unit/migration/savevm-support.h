@@ -215,7 +215,9 @@ class TestVm {
     Result<> save_rest(SaveStream& out) {
         const auto description = save_one_shot_states(out, registry, identity);
         if (!description) return description.error();
-        return save_end(out, registry, *description);
+        save_end(out);
+        save_description(out, registry, *description);
+        return out.status();
     }
     void cleanup(SaveVMHandlers::Outcome outcome = SaveVMHandlers::Outcome::Completed) {
         for (const auto& entry : registry.entries()) {

@@ -87,6 +87,34 @@ TEST_F(Window, NextOneHasAShareOfItsOwnAndNoneIsSaved) {
     EXPECT_TRUE(rate.window_is_full(milliseconds(602), 2'500'000, kLimit));
 }
 
+TEST_F(Window, WhatWasTooMuchIsTakenFromTheNextOnes) {
+    EXPECT_TRUE(rate.window_is_full(milliseconds(10), 3'500'000, kLimit));
+    EXPECT_TRUE(rate.window_is_full(milliseconds(100), 3'500'000, kLimit));
+    EXPECT_EQ(rate.window_end(), milliseconds(200));
+    EXPECT_TRUE(rate.window_is_full(milliseconds(200), 3'500'000, kLimit));
+    EXPECT_FALSE(rate.window_is_full(milliseconds(300), 3'500'000, kLimit));
+    EXPECT_TRUE(rate.window_is_full(milliseconds(301), 4'000'000, kLimit));
+}
+
+TEST_F(Window, SmallLimitHoldsOverTimeHoweverLargeTheSteps) {
+    constexpr uint64_t kStep = 64 * 1024;
+    uint64_t position = 0;
+    for (int ms = 0; ms < 100'000; ++ms) {
+        if (!rate.window_is_full(milliseconds(ms), position, 100'000)) position += kStep;
+    }
+    EXPECT_LE(position, 100 * 100'000 + kStep);
+    EXPECT_GE(position, 99 * 100'000U);
+}
+
+TEST(Throughput, IsWhatWentOutInTheLastPeriod) {
+    Throughput line{{}};
+    EXPECT_EQ(line.measure(milliseconds(50), 1'000'000), 0U);
+    EXPECT_EQ(line.measure(milliseconds(100), 1'000'000), 10'000'000U);
+    EXPECT_EQ(line.measure(milliseconds(150), 9'000'000), 10'000'000U);
+    EXPECT_EQ(line.measure(milliseconds(300), 9'000'000), 40'000'000U);
+    EXPECT_EQ(line.measure(milliseconds(400), 9'000'000), 0U);
+}
+
 TEST_F(Window, RoundEndsWithItsWindowsShareOrAfterHalfOfItsTime) {
     rate.begin_round(milliseconds(10), {}, 0);
     EXPECT_FALSE(rate.round_is_full(milliseconds(59), 999'999, kLimit));

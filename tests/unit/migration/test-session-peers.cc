@@ -74,6 +74,11 @@ class RawPeer {
             if (!got || *got == 0) return;
         }
     }
+    // Whether there was something.
+    bool read_some(MutBytes into) {
+        const auto got = channel_->read_some(into);
+        return got && *got != 0;
+    }
     void close() { channel_.reset(); }
 
  private:
@@ -200,6 +205,45 @@ TEST_F(SourceAndRawPeer, QemuEchoesTheHelloAndGetsNeitherGoNorWaits) {
     ASSERT_TRUE(src->wait_over());
     EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
     EXPECT_EQ(src->state(), RunState::PostMigrate);
+}
+
+// A PING is only a courtesy where no device's records depend on the answer.
+TEST_F(SourceAndRawPeer, DestinationThatAnswersNoPingIsTakenAtItsShut) {
+    test::FakeClock fake;
+    begin(fake);
+    ASSERT_TRUE(peer->await_ping(kHello));
+    std::jthread reader([&] { peer->read_until(bytes_of("\"devices\": [")); });
+    ASSERT_TRUE(src->loop.wait_for([&] {
+        fake.advance(std::chrono::milliseconds(100));
+        return src->state() == RunState::FinishMigrate;
+    }));
+    reader.join();
+    peer->send(message32(ReturnMessage::Shut, 0));
+    reader = std::jthread([&] { peer->drain(); });
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+    EXPECT_EQ(src->state(), RunState::PostMigrate);
+}
+
+TEST_F(SourceAndRawPeer, DestinationThatAnswersTheHelloLateStillGetsItsGo) {
+    test::FakeClock fake;
+    begin(fake);
+    ASSERT_TRUE(peer->await_ping(kHello));
+    std::jthread reader([&] { peer->read_until(bytes_of("\"devices\": [")); });
+    ASSERT_TRUE(src->loop.wait_for([&] {
+        fake.advance(std::chrono::milliseconds(100));
+        return src->state() == RunState::FinishMigrate;
+    }));
+    reader.join();
+    PeerFeatures agreed;
+    peer->send(message32(ReturnMessage::Pong, kFirstPing));
+    peer->send(message32(ReturnMessage::Pong, pong_for(kHello, kOurFeatures, agreed)));
+    peer->send(message(static_cast<uint16_t>(ReturnMessage::Ready), {}));
+    ASSERT_TRUE(await_go());
+    peer->send(message32(ReturnMessage::Shut, 0));
+    reader = std::jthread([&] { peer->drain(); });
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
 }
 
 TEST_F(SourceAndRawPeer, QemuThatClosesWithoutShutHasFailed) {
@@ -365,6 +409,43 @@ TEST_F(SourceWithoutReturnPath, IsDoneWhateverElseThePeerSays) {
     EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
 }
 
+// A peer that reads up to the end of the stream and closes: whatever comes next finds nobody.
+class ClosedBehindTheEnd final : public MigrationChannel {
+ public:
+    explicit ClosedBehindTheEnd(std::unique_ptr<MigrationChannel> inner)
+        : inner_(std::move(inner)) {}
+
+    std::string_view name() const override { return inner_->name(); }
+    Features features() const override { return inner_->features(); }
+    Result<size_t> read_some(MutBytes into) override { return inner_->read_some(into); }
+    Result<> write_all(std::span<const ConstBytes> parts) override {
+        if (ended_) return Error(ErrorKind::PeerClosed, "sending: Broken pipe", EPIPE);
+        ended_ = parts.size() == 1 && parts[0].size() == 1 && parts[0][0] == std::byte{0};
+        return inner_->write_all(parts);
+    }
+    Result<> finish_writing() override { return inner_->finish_writing(); }
+    void shutdown(Error reason) noexcept override { inner_->shutdown(std::move(reason)); }
+
+ private:
+    std::unique_ptr<MigrationChannel> inner_;
+    bool ended_ = false;
+};
+
+TEST_F(SourceWithoutReturnPath, DoesNotTakeBackAVmWhoseEndWasRead) {
+    src = std::make_unique<TestVm>(clock, RunState::PreLaunch, test::Guest::Idle);
+    ASSERT_TRUE(src->start());
+    auto [a, b] = make_memory_channel_pair();
+    peer = std::make_unique<RawPeer>(std::move(b));
+    ASSERT_TRUE(src->migrate(std::make_unique<ClosedBehindTheEnd>(std::move(a))));
+    std::jthread reader([&] {
+        peer->drain();
+        peer->close();
+    });
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+    EXPECT_EQ(src->state(), RunState::PostMigrate);
+}
+
 TEST_F(SourceWithoutReturnPath, DoesNotWaitForeverForAPeerThatSaysNothing) {
     test::FakeClock fake;
     send_all(fake);
@@ -490,6 +571,9 @@ TEST_F(DestinationAndRawPeer, GarbageIsRefused) {
     out.be64(0x1234567812345678).be64(1).be64(2);
     peer->send(out.view());
     expect_failed("");
+    // Whoever that was, he sent no migration and asked nothing.
+    std::byte answer{};
+    EXPECT_FALSE(peer->read_some(MutBytes(&answer, 1)));
 }
 
 TEST_F(DestinationAndRawPeer, TruncationAnywhereFailsCleanly) {

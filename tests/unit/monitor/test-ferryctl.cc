@@ -100,6 +100,11 @@ TEST(Progress, ShowsHowMuchIsLeftAndWhoHoldsEverybodyUp) {
               "[##################------]  75%  1.0 KiB left, 12 Mbit/s, pass 2, devices 1.0 KiB  "
               "active, waiting for net0: set state stop since 2 s");
     EXPECT_EQ(progress_line(Json::parse(R"({"status": "setup"})")), "setup");
+    const Json busy = Json::parse(R"({"status": "active", "expected-downtime": 250, "ram":
+        {"total": 4096, "remaining": 0, "page-size": 4096, "dirty-pages-rate": 256}})");
+    EXPECT_NE(progress_line(busy).find(", guest writes 1.0 MiB/s, pause about 250 ms  active"),
+              std::string::npos)
+        << progress_line(busy);
 }
 
 TEST(Timeline, EntriesThatMakeNoSenseAreLeftOut) {

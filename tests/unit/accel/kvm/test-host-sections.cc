@@ -39,7 +39,8 @@ class Side {
         migration::SaveStream out(sink);
         const auto saved = migration::save_one_shot_states(out, registry_, kIdentity);
         EXPECT_TRUE(saved) << saved.error().message();
-        EXPECT_TRUE(migration::save_end(out, registry_, saved.value_or("")));
+        migration::save_end(out);
+        migration::save_description(out, registry_, saved.value_or(""));
         EXPECT_TRUE(out.flush());
         return sink.take();
     }
