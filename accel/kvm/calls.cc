@@ -20,8 +20,7 @@ class SystemCalls final : public KernelCalls {
 
 Result<int> KernelCalls::ioctl_value(BorrowedFd fd, unsigned long request, unsigned long value,
                                      std::string_view call) {
-    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast,performance-no-int-to-ptr): a
-    // number
+    // NOLINTNEXTLINE(*-pro-type-reinterpret-cast,performance-no-int-to-ptr): a number
     return ioctl(fd, request, reinterpret_cast<void*>(value), call);
 }
 
