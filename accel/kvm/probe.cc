@@ -5,9 +5,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <span>
 #include <thread>
-#include <vector>
 
 #include "accel/kvm/dirty-ring.h"
 #include "accel/kvm/entry.h"
@@ -29,33 +27,29 @@ constexpr uint64_t kLoggedPages = kRamBytes / system::kPageSize;
 constexpr uint16_t kPort = 0x10;
 // again: incb 0x2000; outb %al, $0x10; jmp again
 constexpr std::array<uint8_t, 8> kCode{0xfe, 0x06, 0x00, 0x20, 0xe6, kPort, 0xeb, 0xf8};
-
-// The ring is also watched from outside while the guest writes, as a migration does: that, and not
-// that it lists a page at all, is what rings in software have been seen to get wrong.
-constexpr uint64_t kBusyRamBytes = 256 * system::kPageSize;
-constexpr uint64_t kBusyFirst = 0x10, kBusyEnd = 0xf0;  // pages
-//        mov $300,%cx
-// round: mov $0x1000,%ax
-// page:  mov %ax,%ds; incb 0; add $0x100,%ax; cmp $0xf000,%ax; jne page
-//        loop round; outb %al,$0x10; jmp .
-constexpr std::array<uint8_t, 26> kBusyCode{0xb9, 0x2c, 0x01, 0xb8, 0x00, 0x10,  0x8e, 0xd8, 0xfe,
-                                            0x06, 0x00, 0x00, 0x05, 0x00, 0x01,  0x3d, 0x00, 0xf0,
-                                            0x75, 0xf2, 0xe2, 0xed, 0xe6, kPort, 0xeb, 0xfe};
+// Long enough for pages to be taken from the ring while the guest goes on writing to them:
+// begin: mov $0x4001, %cx; again: incb 0x2000; incb 0x3000; incb 0x4000; incb 0x5000; loop again;
+// outb %al, $0x10; jmp begin
+constexpr std::array<uint8_t, 25> kBusyCode{0xb9, 0x01, 0x40, 0xfe, 0x06,  0x00, 0x20, 0xfe, 0x06,
+                                            0x00, 0x30, 0xfe, 0x06, 0x00,  0x40, 0xfe, 0x06, 0x00,
+                                            0x50, 0xe2, 0xee, 0xe6, kPort, 0xeb, 0xe7};
+constexpr uint64_t kBusyPages = 4;  // from kWrittenPage on
+constexpr int kBusyRounds = 10;
+constexpr int kBusyAttempts =
+    16;  // a ring that is wrong in software goes wrong early or not at all
 
 class ProbeGuest {
  public:
-    explicit ProbeGuest(const Kvm& kvm) : ProbeGuest(kvm, kvm.capabilities().dirty_ring_entries) {}
-    ProbeGuest(const Kvm& kvm, uint32_t ring_entries) : kvm_(kvm), calls_(kvm.calls()) {
-        host_.dirty_ring_entries = ring_entries;
-    }
+    explicit ProbeGuest(const Kvm& kvm) : kvm_(kvm), calls_(kvm.calls()) {}
 
-    Result<> create(std::span<const uint8_t> code = kCode, uint64_t ram_bytes = kRamBytes) {
-        MIG_TRY(ram_, system::RamBlock::create_memfd("kvm-probe", ram_bytes));
-        std::memcpy(ram_->host().data() + kCodeAt, code.data(), code.size());
+    Result<> create() {
+        MIG_TRY(ram_, system::RamBlock::create_memfd("kvm-probe", kRamBytes));
+        std::memcpy(ram_->host().data() + kCodeAt, kCode.data(), kCode.size());
         MIG_TRY(vm_, kvm_.create_vm());
         MIG_CHECK(set_tss_address(calls_, vm_.borrow()));
-        if (host_.dirty_log == DirtyLogMode::Ring) {
-            MIG_CHECK(enable_dirty_rings(calls_, vm_.borrow(), host_));
+        const Capabilities& host = kvm_.capabilities();
+        if (host.dirty_log == DirtyLogMode::Ring) {
+            MIG_CHECK(enable_dirty_rings(calls_, vm_.borrow(), host));
         }
         MIG_CHECK(set_slot(calls_, vm_.borrow(), slot(), 0));
         MIG_TRY(vcpu_, calls_.ioctl_fd(vm_.borrow(), KVM_CREATE_VCPU, 0, "ioctl(KVM_CREATE_VCPU)"));
@@ -74,6 +68,9 @@ class ProbeGuest {
         MIG_CHECK(enter_guest());
         // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the kernel maps it
         const auto& run = *reinterpret_cast<const kvm_run*>(run_.bytes().data());
+        if (run.exit_reason == KVM_EXIT_DIRTY_RING_FULL) {
+            return make_error(ErrorKind::Unsupported, "it is full of next to nothing");
+        }
         if (run.exit_reason != KVM_EXIT_IO || run.io.port != kPort) {
             return make_error(ErrorKind::Unsupported, "ended with exit reason {}, not at its port",
                               run.exit_reason);
@@ -93,7 +90,7 @@ class ProbeGuest {
 
     // Likewise for its ring, which it has from the start.
     Result<> check_ring() {
-        DirtyRings rings(calls_, vm_.borrow(), host_.dirty_ring_entries);
+        DirtyRings rings(calls_, vm_.borrow(), kvm_.capabilities().dirty_ring_entries);
         rings.watch({slot()});
         MIG_CHECK(rings.add(vcpu_.borrow()));
         MIG_CHECK(set_slot(calls_, vm_.borrow(), slot(), KVM_MEM_LOG_DIRTY_PAGES));
@@ -111,38 +108,34 @@ class ProbeGuest {
         return {};
     }
 
-    // Whether a copy that is kept up by the ring alone, while the guest writes, is right in the
-    // end.
+    // A guest that goes on writing to a few pages while its ring is harvested, as in a migration:
+    // what changed since is in the ring, which can't be full of so few pages.
     Result<> check_busy_ring() {
-        DirtyRings rings(calls_, vm_.borrow(), host_.dirty_ring_entries);
+        std::memcpy(ram_->host().data() + kCodeAt, kBusyCode.data(), kBusyCode.size());
+        DirtyRings rings(calls_, vm_.borrow(), kvm_.capabilities().dirty_ring_entries);
         rings.watch({slot()});
         MIG_CHECK(rings.add(vcpu_.borrow()));
         MIG_CHECK(set_slot(calls_, vm_.borrow(), slot(), KVM_MEM_LOG_DIRTY_PAGES));
-        std::vector<std::byte> copy(kBusyEnd);
-        const auto keep_up = [&]() -> Result<> {
-            util::Bitmap dirty(slot().pages());
-            MIG_CHECK(rings.harvest_all());
-            rings.take(0, dirty);
-            for (uint64_t page = kBusyFirst; page < kBusyEnd; ++page) {
-                if (dirty.test(page)) copy[page] = first_byte(page);
+        BusyPages seen{};
+        for (int round = 0; round < kBusyRounds; ++round) {
+            std::atomic<bool> over = false;
+            Result<> ran;
+            MIG_TRY(std::jthread guest,
+                    util::start_thread("kvm/probe", [&](const std::stop_token&) {
+                        ran = run_once();
+                        over = true;
+                    }));
+            Result<> looked;
+            while (looked && !over) looked = look(rings, seen);
+            guest.join();
+            MIG_CHECK(std::move(ran));
+            MIG_CHECK(std::move(looked));
+            MIG_CHECK(look(rings, seen));
+            for (uint64_t i = 0; i < kBusyPages; ++i) {
+                if (busy_byte(i) == seen.at(i)) continue;
+                return make_error(ErrorKind::Unsupported,
+                                  "it misses pages that are written while it is read");
             }
-            return {};
-        };
-        Result<> ran;
-        std::atomic<bool> over = false;
-        MIG_TRY(auto cpu, util::start_thread("kvm/probe", [&](const std::stop_token&) {
-                    ran = run_to_its_port(rings);
-                    over = true;
-                }));
-        Result<> kept;
-        while (!over && kept) kept = keep_up();
-        cpu.join();
-        MIG_CHECK(std::move(ran));
-        MIG_CHECK(std::move(kept));
-        MIG_CHECK(keep_up());
-        for (uint64_t page = kBusyFirst; page < kBusyEnd; ++page) {
-            if (copy[page] == first_byte(page)) continue;
-            return make_error(ErrorKind::Unsupported, "it loses pages that are written meanwhile");
         }
         return {};
     }
@@ -162,6 +155,24 @@ class ProbeGuest {
     }
 
  private:
+    using BusyPages = std::array<std::byte, kBusyPages>;
+
+    std::byte busy_byte(uint64_t busy) const {
+        // The guest may be writing to it.
+        std::byte& at = ram_->host()[(kWrittenPage + busy) * system::kPageSize];
+        return std::atomic_ref(at).load(std::memory_order_relaxed);
+    }
+    // Reads the pages that the ring names, after they were given back.
+    Result<> look(DirtyRings& rings, BusyPages& seen) const {
+        util::Bitmap dirty(kLoggedPages);
+        MIG_CHECK(rings.harvest_all());
+        rings.take(0, dirty);
+        for (uint64_t i = 0; i < kBusyPages; ++i) {
+            if (dirty.test(kWrittenPage + i)) seen.at(i) = busy_byte(i);
+        }
+        return {};
+    }
+
     MemorySlot slot() const { return {.id = 0, .gpa = 0, .host = ram_->host()}; }
     // Until an exit: a signal to this thread, whoever sent it, is none.
     Result<> enter_guest() {
@@ -169,35 +180,6 @@ class ProbeGuest {
             auto done = calls_.get(vcpu_.borrow(), KVM_RUN, nullptr, "ioctl(KVM_RUN)");
             if (done || done.error().errnum() != EINTR) return done;
         }
-    }
-    Result<> run_to_its_port(DirtyRings& rings) {
-        // More than one for each page that is written, and that often in vain, means never.
-        constexpr unsigned kMostExits = 1'000'000;
-        constexpr unsigned kMostIdle = 1000;  // full again before anything was written
-        unsigned idle = 0;
-        unsigned before = 0;
-        for (unsigned exits = 0; exits < kMostExits && idle < kMostIdle; ++exits) {
-            MIG_CHECK(enter_guest());
-            // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the kernel maps it
-            const auto& run = *reinterpret_cast<const kvm_run*>(run_.bytes().data());
-            if (run.exit_reason == KVM_EXIT_IO && run.io.port == kPort) return {};
-            if (run.exit_reason != KVM_EXIT_DIRTY_RING_FULL) {
-                return make_error(ErrorKind::Unsupported, "ended with exit reason {}",
-                                  run.exit_reason);
-            }
-            MIG_CHECK(rings.harvest(0));
-            unsigned sum = 0;
-            for (uint64_t page = kBusyFirst; page < kBusyEnd; ++page) {
-                sum += static_cast<unsigned>(first_byte(page));
-            }
-            idle = sum == before ? idle + 1 : 0;
-            before = sum;
-        }
-        return make_error(ErrorKind::Unsupported, "it stays full");
-    }
-    std::byte first_byte(uint64_t page) const {
-        const std::atomic_ref byte(ram_->host()[page * system::kPageSize]);
-        return byte.load(std::memory_order_relaxed);
     }
     std::byte written() const { return ram_->host()[kWrittenPage * system::kPageSize]; }
     Result<util::Bitmap> take_dirty(DirtyLogMode mode) {
@@ -211,7 +193,6 @@ class ProbeGuest {
 
     const Kvm& kvm_;
     KernelCalls& calls_;
-    Capabilities host_ = kvm_.capabilities();
     std::unique_ptr<system::RamBlock> ram_;
     UniqueFd vm_;
     UniqueFd vcpu_;
@@ -230,16 +211,17 @@ Result<> probe_with(const Kvm& kvm, DirtyLogMode mode) {
 }  // namespace
 
 Result<> probe_dirty_ring(const Kvm& kvm) {
-    ProbeGuest guest(kvm);
-    MIG_CHECK(guest.create());
-    MIG_CHECK(guest.check_ring());
-    // The smallest ring that any host has: it is full again and again.
-    constexpr uint32_t kSmallest = 256;
-    ProbeGuest busy(kvm, kSmallest);
-    if (busy.create(kBusyCode, kBusyRamBytes)) return busy.check_busy_ring();
-    ProbeGuest roomy(kvm);
-    MIG_CHECK(roomy.create(kBusyCode, kBusyRamBytes));
-    return roomy.check_busy_ring();
+    {
+        ProbeGuest guest(kvm);
+        MIG_CHECK(guest.create());
+        MIG_CHECK(guest.check_ring());
+    }
+    for (int attempt = 0; attempt < kBusyAttempts; ++attempt) {
+        ProbeGuest guest(kvm);
+        MIG_CHECK(guest.create());
+        MIG_CHECK(guest.check_busy_ring());
+    }
+    return {};
 }
 
 Result<DirtyLogMode> probe_run(const Kvm& kvm) {
