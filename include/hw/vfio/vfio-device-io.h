@@ -85,9 +85,9 @@ class VfioDeviceIo {
     // A signal of the eventfd unmasks the vector, until the index is disabled. Borrowed for the
     // call only. Unsupported where the driver cannot, as most of those without hardware.
     virtual Result<> set_irq_unmask_eventfd(uint32_t index, uint32_t vector, BorrowedFd) {
-        return Error(ErrorKind::Unsupported,
-                     "no eventfd can unmask vector " + std::to_string(vector) +
-                         " of interrupt index " + std::to_string(index));
+        return Error(ErrorKind::Unsupported, "no eventfd can unmask vector " +
+                                                 std::to_string(vector) + " of interrupt index " +
+                                                 std::to_string(index));
     }
     virtual Result<> reset() = 0;  // RUNNING afterwards, data sessions are over
 

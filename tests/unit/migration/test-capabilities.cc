@@ -21,7 +21,7 @@ TEST(Capabilities, WhatIsMissingHereIsRefusedByName) {
         Capability::AutoConverge,      Capability::Events,
         Capability::ReturnPath,        Capability::PauseBeforeSwitchover,
         Capability::LateBlockActivate, Capability::DirtyBitmaps,
-        Capability::ValidateUuid};
+        Capability::ValidateUuid,      Capability::ZeroBlocks};
     for (size_t i = 0; i < kCapabilityCount; ++i) {
         const auto capability = static_cast<Capability>(i);
         const auto result = check_capabilities(only(capability));
