@@ -167,6 +167,8 @@ void QtestServer::serve(BorrowedFd client) {
     std::string input;
     std::array<std::byte, kReadChunk> chunk;
     for (;;) {
+        // What was taken last may have been the last that is told: nothing wakes us after that.
+        if (overrun()) break;
         const Woken woken = wait_for_work(client);
         if (woken == Woken::ByEnd || overrun()) break;
         if (woken == Woken::ByUnasked) {
