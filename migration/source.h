@@ -56,6 +56,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
 
  private:
     OutgoingSession(SessionContext& vm, Capabilities caps, Mode mode, util::EventFd cancel);
+    static Error cancelled();
 
     // The phases, in order; migration thread.
     void thread_main();
