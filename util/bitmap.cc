@@ -14,6 +14,32 @@ uint64_t mask_in_word(uint64_t word, uint64_t first, uint64_t last) {
     if (word == last / 64) mask &= ~uint64_t{0} >> (63 - last % 64);
     return mask;
 }
+
+// Words looked at together when most of them are expected to be zero: a cache line.
+constexpr size_t kBlockWords = 8;
+
+bool all_zero(const uint64_t* block) {
+    uint64_t any = 0;
+    for (size_t i = 0; i < kBlockWords; ++i) any |= block[i];
+    return any == 0;
+}
+
+uint64_t or_word(uint64_t& to, uint64_t bits) {
+    const uint64_t added = bits & ~to;
+    to |= bits;
+    return static_cast<uint64_t>(std::popcount(added));
+}
+
+uint64_t or_words(std::span<uint64_t> to, std::span<const uint64_t> from) {
+    uint64_t added = 0;
+    size_t i = 0;
+    for (; i + kBlockWords <= from.size(); i += kBlockWords) {
+        if (all_zero(&from[i])) continue;
+        for (size_t k = i; k < i + kBlockWords; ++k) added += or_word(to[k], from[k]);
+    }
+    for (; i < from.size(); ++i) added += or_word(to[i], from[i]);
+    return added;
+}
 }  // namespace
 
 void Bitmap::set_range(uint64_t first, uint64_t count) {
@@ -65,6 +91,31 @@ uint64_t Bitmap::find_clear(uint64_t from) const {
 void Bitmap::or_with(const Bitmap& other) {
     assert(other.bits_ == bits_);
     for (size_t i = 0; i < words_.size(); ++i) words_[i] |= other.words_[i];
+}
+
+uint64_t Bitmap::or_range(uint64_t to_bit, const Bitmap& from, uint64_t from_bit, uint64_t count) {
+    assert(to_bit + count <= bits_ && from_bit + count <= from.bits_);
+    uint64_t added = 0;
+    if (to_bit % 64 == 0 && from_bit % 64 == 0) {
+        const uint64_t words = count / 64;
+        added = or_words(std::span(words_).subspan(to_bit / 64, words),
+                         std::span(from.words_).subspan(from_bit / 64, words));
+        to_bit += words * 64;
+        from_bit += words * 64;
+        count -= words * 64;
+    }
+    while (count != 0) {
+        const uint64_t step = std::min(count, 64 - to_bit % 64);
+        uint64_t bits = from.words_[from_bit / 64] >> (from_bit % 64);
+        const uint64_t have = 64 - from_bit % 64;
+        if (have < step) bits |= from.words_[from_bit / 64 + 1] << have;
+        if (step < 64) bits &= (uint64_t{1} << step) - 1;
+        added += or_word(words_[to_bit / 64], bits << (to_bit % 64));
+        to_bit += step;
+        from_bit += step;
+        count -= step;
+    }
+    return added;
 }
 
 void AtomicBitmap::set_range(uint64_t first, uint64_t count) {

@@ -32,6 +32,9 @@ class Bitmap {
     uint64_t find_set(uint64_t from) const;
     uint64_t find_clear(uint64_t from) const;
     void or_with(const Bitmap& other);  // same size
+    // ORs bits [from_bit, from_bit + count) of `from` to `to_bit` and on; in range on both sides.
+    // Returns how many were clear here before. Empty stretches of `from` cost next to nothing.
+    uint64_t or_range(uint64_t to_bit, const Bitmap& from, uint64_t from_bit, uint64_t count);
 
     std::span<uint64_t> words() { return words_; }
     std::span<const uint64_t> words() const { return words_; }
