@@ -72,8 +72,8 @@ struct VfioKernelHost::GroupInUse {
     unsigned devices = 0;
 };
 
-VfioKernelHost::VfioKernelHost(Kernel& kernel, const system::GuestMemory& memory)
-    : kernel_(kernel), memory_(memory) {}
+VfioKernelHost::VfioKernelHost(Kernel& kernel, const system::GuestMemory& memory, DmaSpace* space)
+    : kernel_(kernel), memory_(memory), space_(space) {}
 
 VfioKernelHost::~VfioKernelHost() = default;
 
@@ -85,7 +85,8 @@ DmaContainer* VfioKernelHost::container() const {
 Result<VfioKernelHost::Held> VfioKernelHost::hold_group(unsigned number) {
     const std::lock_guard lock(mutex_);
     const auto held_by_caller = [this, number](GroupInUse& in_use) {
-        return Held{util::Registration([this, number] { release_group(number); }), &in_use.group};
+        return Held{util::Registration([this, number] { release_group(number); }), &in_use.group,
+                    container_->dirty_log()};
     };
     if (const auto known = groups_.find(number); known != groups_.end()) {
         ++known->second->devices;
@@ -100,7 +101,11 @@ Result<VfioKernelHost::Held> VfioKernelHost::hold_group(unsigned number) {
     MIG_TRY(VfioGroup group, VfioGroup::open(kernel_, number));
     MIG_CHECK(container.attach(group));
     if (created) {
-        MIG_CHECK(map_guest_memory(container, memory_));
+        if (space_ != nullptr) {
+            MIG_TRY(attached_, space_->attach(container));
+        } else {
+            MIG_CHECK(map_guest_memory(container, memory_));
+        }
         container_ = std::move(created);
     }
     const auto added =
@@ -114,7 +119,9 @@ void VfioKernelHost::release_group(unsigned number) {
     if (--at->second->devices > 0) return;
     groups_.erase(at);
     // With its last group a container loses its mappings, so there is nothing left to keep.
-    if (groups_.empty()) container_.reset();
+    if (!groups_.empty()) return;
+    attached_.reset();
+    container_.reset();
 }
 
 Result<std::unique_ptr<VfioDeviceIo>> VfioKernelHost::open_device(std::string_view host) {
@@ -123,7 +130,8 @@ Result<std::unique_ptr<VfioDeviceIo>> VfioKernelHost::open_device(std::string_vi
     MIG_TRY(Held held, hold_group(number), "device {}", host);
     MIG_TRY(KernelFile device, held.group->open_device(std::string(last_component(path))),
             "device {}", host);
-    return create_kernel_device_io(kernel_, std::move(device), std::move(held.lease));
+    return create_kernel_device_io(kernel_, std::move(device), std::move(held.lease),
+                                   held.dirty_log);
 }
 
 }  // namespace ferry::vfio

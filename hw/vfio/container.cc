@@ -12,7 +12,8 @@ Result<> map_guest_memory(DmaContainer& container, const system::GuestMemory& me
     for (size_t i = 0; i < mappings.size(); ++i) {
         const system::RamMapping& mapping = mappings[i];
         auto mapped = container.dma_map(
-            mapping.gpa, mapping.block->host().subspan(mapping.offset, mapping.length));
+            mapping.gpa, mapping.block->host().subspan(mapping.offset, mapping.length),
+            MapAccess::ReadWrite);
         if (mapped) continue;
         Error error = std::move(mapped).error().context(
             fmt::format("{}: mapping RAM block '{}'", container.name(), mapping.block->name()));

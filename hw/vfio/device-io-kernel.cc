@@ -46,10 +46,11 @@ Error unsupported_if_enotty(Error error) {
 
 class KernelDeviceIo final : public VfioDeviceIo {
  public:
-    KernelDeviceIo(Kernel& kernel, KernelFile device, util::Registration lease, DeviceInfo info,
-                   std::vector<KernelRegion> regions)
+    KernelDeviceIo(Kernel& kernel, KernelFile device, util::Registration lease,
+                   IommuDirtyLog* iommu_log, DeviceInfo info, std::vector<KernelRegion> regions)
         : kernel_(kernel),
           lease_(std::move(lease)),
+          iommu_log_(iommu_log),
           device_(std::move(device)),
           info_(info),
           regions_(std::move(regions)) {}
@@ -77,6 +78,7 @@ class KernelDeviceIo final : public VfioDeviceIo {
     Result<> dma_logging_start(std::span<const DmaLogRange> ranges, uint64_t page_size) override;
     Result<> dma_logging_report(DmaLogRange range, uint64_t page_size, util::Bitmap& out) override;
     Result<> dma_logging_stop() override;
+    IommuDirtyLog* iommu_dirty_log() override { return iommu_log_; }
 
  private:
     // The region, if `size` bytes at `offset` lie inside it.
@@ -89,6 +91,7 @@ class KernelDeviceIo final : public VfioDeviceIo {
 
     Kernel& kernel_;
     util::Registration lease_;  // goes after the descriptor
+    IommuDirtyLog* const iommu_log_;
     const KernelFile device_;
     const DeviceInfo info_;
     const std::vector<KernelRegion> regions_;
@@ -375,12 +378,13 @@ Result<> KernelDeviceIo::dma_logging_stop() {
 }  // namespace
 
 Result<std::unique_ptr<VfioDeviceIo>> create_kernel_device_io(Kernel& kernel, KernelFile device,
-                                                              util::Registration lease) {
+                                                              util::Registration lease,
+                                                              IommuDirtyLog* iommu_log) {
     KernelFile file = std::move(device);  // closes before the lease goes, on a failure too
     MIG_TRY(const DeviceInfo info, query_device_info(kernel, file.fd()));
     MIG_TRY(std::vector<KernelRegion> regions, query_regions(kernel, file.fd(), info.num_regions));
-    return std::make_unique<KernelDeviceIo>(kernel, std::move(file), std::move(lease), info,
-                                            std::move(regions));
+    return std::make_unique<KernelDeviceIo>(kernel, std::move(file), std::move(lease), iommu_log,
+                                            info, std::move(regions));
 }
 
 }  // namespace ferry::vfio

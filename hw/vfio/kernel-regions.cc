@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <optional>
 
+#include "hw/vfio/capability-chain.h"
 #include "hw/vfio/uapi.h"
 #include "util/try.h"
 
@@ -138,27 +138,12 @@ Result<std::vector<RegionInfo::Area>> parse_sparse_areas(ConstBytes info) {
     std::vector<RegionInfo::Area> whole = {{0, fixed.size}};
     if ((fixed.flags & uapi::kRegionCaps) == 0 || fixed.cap_offset == 0) return whole;
 
-    std::optional<std::vector<RegionInfo::Area>> areas;
-    size_t before = sizeof(uapi::RegionInfo);  // where the next header may begin at the earliest
-    size_t offset = fixed.cap_offset;
-    for (unsigned hops = 0; offset != 0; ++hops) {
-        if (hops == kMaxCapabilityHops) return bad_chain("more than {} entries", hops);
-        if (offset < before || offset > info.size() ||
-            info.size() - offset < sizeof(uapi::CapHeader)) {
-            return bad_chain("entry at {:#x}, room is from {:#x} to {:#x}", offset, before,
-                             info.size());
-        }
-        const auto header = load_struct<uapi::CapHeader>(info.subspan(offset));
-        before = offset + sizeof(uapi::CapHeader);
-        // The next header, if it is a valid one, ends this capability.
-        const size_t end =
-            header.next >= before && header.next <= info.size() ? header.next : info.size();
-        if (header.id == uapi::kRegionCapSparseMmap && !areas) {
-            MIG_TRY(areas, parse_areas(info.subspan(offset, end - offset), fixed.size));
-        }
-        offset = header.next;
-    }
-    return areas ? *areas : whole;
+    MIG_TRY(
+        const std::vector<Capability> chain,
+        parse_capability_chain(info, sizeof(uapi::RegionInfo), fixed.cap_offset, "region info"));
+    const auto sparse = std::ranges::find(chain, uapi::kRegionCapSparseMmap, &Capability::id);
+    if (sparse == chain.end()) return whole;
+    return parse_areas(sparse->bytes, fixed.size);
 }
 
 }  // namespace ferry::vfio

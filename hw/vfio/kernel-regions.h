@@ -21,7 +21,6 @@ struct KernelRegion {
 inline constexpr uint32_t kMaxRegions = 256;
 inline constexpr uint32_t kMaxIrqIndexes = 64;
 inline constexpr uint32_t kMaxRegionInfoBytes = 64 * 1024;
-inline constexpr unsigned kMaxCapabilityHops = 64;
 
 Result<DeviceInfo> query_device_info(Kernel& kernel, BorrowedFd device);
 // One entry per index; a region that the device does not have is one of size 0.

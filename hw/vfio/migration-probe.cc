@@ -96,9 +96,24 @@ migration::SectionId free_section(const migration::SaveVMRegistry& registry,
     return id;
 }
 
+// Whom to ask what the device wrote. Behind a virtual IOMMU its own log would have to be started
+// for addresses that the guest has not chosen yet; what the host's IOMMU knows follows its
+// mappings.
+DirtySource choose_source(const VfioIdentity& identity, const VfioProperties& properties,
+                          const VfioMigrationFindings& found, VfioDeviceIo& io) {
+    const bool own = found.dma_logging && properties.device_dirty_page_tracking != OnOffAuto::Off;
+    if (own && identity.dma_space == nullptr) return DirtySource::DeviceLog;
+    const IommuDirtyLog* iommu = io.iommu_dirty_log();
+    const bool consent = properties.enable_migration == OnOffAuto::On;
+    if (iommu != nullptr && (consent || iommu->consent() == IommuDirtyLog::Consent::NotNeeded)) {
+        return DirtySource::Iommu;
+    }
+    return own ? DirtySource::DeviceLog : DirtySource::Nobody;
+}
+
 // The device's own reason not to migrate, empty when there is none.
 std::string own_reason(const VfioIdentity& identity, DirtySource source) {
-    if (identity.behind_viommu && source == DirtySource::DeviceLog) {
+    if (identity.dma_space != nullptr && source == DirtySource::DeviceLog) {
         return fmt::format(
             "device {} is behind a virtual IOMMU, where its log of writes can't be "
             "read; x-device-dirty-page-tracking=off does without it",
@@ -156,9 +171,7 @@ Result<std::unique_ptr<VfioDeviceMigration>> VfioDeviceMigration::realize(
     }
     trace::vfio_migration_realize(vm.env.trace, identity.label(), found->caps.p2p,
                                   found->caps.pre_copy, found->dma_logging);
-    const bool log_wanted = properties.device_dirty_page_tracking != OnOffAuto::Off;
-    const DirtySource source =
-        found->dma_logging && log_wanted ? DirtySource::DeviceLog : DirtySource::Nobody;
+    const DirtySource source = choose_source(identity, properties, *found, io);
     std::string reason = own_reason(identity, source);
     if (wanted == OnOffAuto::On && !reason.empty()) {
         if (source == DirtySource::DeviceLog) return Error(ErrorKind::Unsupported, reason, EINVAL);
@@ -238,7 +251,8 @@ Result<> VfioMigration::join(const std::string& blocker) {
          .source = setup_.dirty_source,
          .precopy = setup_.properties.pre_copy_dirty_page_tracking == OnOffAuto::Off
                         ? PrecopyQueries::No
-                        : PrecopyQueries::Yes});
+                        : PrecopyQueries::Yes,
+         .space = setup_.identity.dma_space});
     MIG_TRY(section_registration_, setup_.vm.registry.add(*this), "device {}", label_);
     vm_change_registration_ = setup_.vm.runstate.add_handler(*this);
     return {};

@@ -85,17 +85,6 @@ Error explain_device(Error error, unsigned number, const std::string& name) {
     }
 }
 
-Error explain_map(Error error) {
-    switch (error.errnum()) {
-        case ENOMEM:
-            return std::move(error).context(
-                "guest RAM is pinned for devices; raise the limit of locked memory (ulimit -l)");
-        case EINVAL:
-            return std::move(error).context("the IOMMU cannot use or has reserved this address");
-        default: return error;
-    }
-}
-
 bool is_page_aligned(uint64_t value) {
     return value % system::kPageSize == 0;
 }
@@ -165,40 +154,37 @@ Result<> Type1Container::attach(VfioGroup& group) {
         kernel_.ioctl(group.fd(), uapi::kGroupSetContainer, &container,
                       fmt::format("ioctl(VFIO_GROUP_SET_CONTAINER, group {})", group.number()));
     if (!set) return explain_attach(std::move(set).error(), group.number());
-    if (has_iommu_) return {};
+    if (has_iommu_) return learn_info();
     auto chosen = kernel_.ioctl_value(file_.fd(), uapi::kSetIommu, uapi::kType1v2Iommu,
                                       "ioctl(VFIO_SET_IOMMU, type1v2)");
     if (!chosen) return explain_iommu(std::move(chosen).error());
     has_iommu_ = true;
+    return learn_info();
+}
+
+Result<> Type1Container::learn_info() {
+    MIG_TRY(const Type1Info info, query_type1_info(kernel_, file_.fd()));
+    log_.set_info(info);
     return {};
 }
 
-Result<> Type1Container::dma_map(system::Iova iova, MutBytes host) {
-    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an address is a number here
-    const auto vaddr = reinterpret_cast<uintptr_t>(host.data());
+Result<> Type1Container::dma_map(system::Iova iova, MutBytes host, MapAccess access) {
     MIG_CHECK(check_alignment(iova, host.size()));
-    MIG_CHECK(check_alignment(vaddr, host.size()), "host memory");
-    uapi::DmaMap map{.argsz = sizeof(map),
-                     .flags = uapi::kDmaMapRead | uapi::kDmaMapWrite,
-                     .vaddr = vaddr,
-                     .iova = iova,
-                     .size = host.size()};
-    auto done =
-        kernel_.ioctl(file_.fd(), uapi::kMapDma, &map,
-                      fmt::format("ioctl(VFIO_IOMMU_MAP_DMA, {:#x}+{:#x})", iova, host.size()));
-    if (!done) return explain_map(std::move(done).error());
-    return {};
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): an address is a number here
+    MIG_CHECK(check_alignment(reinterpret_cast<uintptr_t>(host.data()), host.size()),
+              "host memory");
+    return log_.map(iova, host, access);
 }
 
 Result<> Type1Container::dma_unmap(system::Iova iova, uint64_t length) {
     MIG_CHECK(check_alignment(iova, length));
-    uapi::DmaUnmap unmap{.argsz = sizeof(unmap), .flags = 0, .iova = iova, .size = length};
-    const std::string call = fmt::format("ioctl(VFIO_IOMMU_UNMAP_DMA, {:#x}+{:#x})", iova, length);
-    MIG_CHECK(kernel_.ioctl(file_.fd(), uapi::kUnmapDma, &unmap, call));
-    if (unmap.size != length) {
-        return make_error(ErrorKind::InvalidState, "{}: {:#x} bytes were mapped", call, unmap.size);
-    }
-    return {};
+    return log_.unmap(iova, length, nullptr);
+}
+
+Result<> Type1Container::dma_unmap_written(system::Iova iova, uint64_t length,
+                                           util::Bitmap& written) {
+    MIG_CHECK(check_alignment(iova, length));
+    return log_.unmap(iova, length, &written);
 }
 
 }  // namespace ferry::vfio

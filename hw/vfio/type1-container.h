@@ -8,6 +8,7 @@
 
 #include "hw/vfio/container.h"
 #include "hw/vfio/kernel.h"
+#include "hw/vfio/type1-dirty-log.h"
 
 namespace ferry::vfio {
 
@@ -40,14 +41,20 @@ class Type1Container final : public DmaContainer {
     Result<> attach(VfioGroup& group);
 
     std::string_view name() const override { return "/dev/vfio/vfio"; }
-    Result<> dma_map(system::Iova iova, MutBytes host) override;
+    Result<> dma_map(system::Iova iova, MutBytes host, MapAccess access) override;
     Result<> dma_unmap(system::Iova iova, uint64_t length) override;
+    Result<> dma_unmap_written(system::Iova iova, uint64_t length, util::Bitmap& written) override;
+    // Null while it would only say "everything".
+    IommuDirtyLog* dirty_log() { return log_.usable() ? &log_ : nullptr; }
 
  private:
-    Type1Container(Kernel& kernel, KernelFile file) : kernel_(kernel), file_(std::move(file)) {}
+    Type1Container(Kernel& kernel, KernelFile file)
+        : kernel_(kernel), file_(std::move(file)), log_(kernel, file_.fd()) {}
+    Result<> learn_info();
 
     Kernel& kernel_;
     const KernelFile file_;
+    Type1DirtyLog log_;
     bool has_iommu_ = false;
 };
 

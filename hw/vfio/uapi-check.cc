@@ -13,6 +13,7 @@ namespace ferry::vfio::uapi {
 static_assert(kGetApiVersion == VFIO_GET_API_VERSION && kCheckExtension == VFIO_CHECK_EXTENSION);
 static_assert(kSetIommu == VFIO_SET_IOMMU && kApiVersion == VFIO_API_VERSION);
 static_assert(kMapDma == VFIO_IOMMU_MAP_DMA && kUnmapDma == VFIO_IOMMU_UNMAP_DMA);
+static_assert(kType1GetInfo == VFIO_IOMMU_GET_INFO && kDirtyPages == VFIO_IOMMU_DIRTY_PAGES);
 static_assert(kType1v2Iommu == VFIO_TYPE1v2_IOMMU);
 static_assert(kGroupGetStatus == VFIO_GROUP_GET_STATUS);
 static_assert(kGroupSetContainer == VFIO_GROUP_SET_CONTAINER);
@@ -27,6 +28,13 @@ static_assert(kDeviceFeature == VFIO_DEVICE_FEATURE);
 static_assert(kGroupViable == VFIO_GROUP_FLAGS_VIABLE);
 static_assert(kGroupContainerSet == VFIO_GROUP_FLAGS_CONTAINER_SET);
 static_assert(kDmaMapRead == VFIO_DMA_MAP_FLAG_READ && kDmaMapWrite == VFIO_DMA_MAP_FLAG_WRITE);
+static_assert(kDmaUnmapGetDirtyBitmap == VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP);
+static_assert(kDirtyPagesStart == VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+static_assert(kDirtyPagesStop == VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
+static_assert(kDirtyPagesGetBitmap == VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP);
+static_assert(kType1InfoCaps == VFIO_IOMMU_INFO_CAPS);
+static_assert(kType1CapIovaRange == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE);
+static_assert(kType1CapMigration == VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION);
 static_assert(kDeviceCanReset == VFIO_DEVICE_FLAGS_RESET && kDeviceIsPci == VFIO_DEVICE_FLAGS_PCI);
 static_assert(kRegionRead == VFIO_REGION_INFO_FLAG_READ);
 static_assert(kRegionWrite == VFIO_REGION_INFO_FLAG_WRITE);
@@ -64,6 +72,17 @@ static_assert(same(MigState::RunningP2P, VFIO_DEVICE_STATE_RUNNING_P2P));
 static_assert(sizeof(GroupStatus) == 8 && sizeof(vfio_group_status) == 8);
 static_assert(sizeof(DmaMap) == 32 && sizeof(vfio_iommu_type1_dma_map) == 32);
 static_assert(sizeof(DmaUnmap) == 24 && offsetof(vfio_iommu_type1_dma_unmap, data) == 24);
+static_assert(sizeof(DirtyBitmap) == 24 && sizeof(vfio_bitmap) == 24);
+static_assert(sizeof(DmaUnmapDirty) == 48 && offsetof(DmaUnmapDirty, bitmap) == 24);
+static_assert(sizeof(DirtyPages) == 8 && offsetof(vfio_iommu_type1_dirty_bitmap, data) == 8);
+static_assert(sizeof(DirtyPagesGet) == 48 && offsetof(DirtyPagesGet, iova) == 8);
+static_assert(sizeof(vfio_iommu_type1_dirty_bitmap_get) == 40);
+static_assert(sizeof(Type1Info) == 24);  // 20 up to Linux 6.4
+static_assert(offsetof(Type1Info, cap_offset) == offsetof(vfio_iommu_type1_info, cap_offset));
+static_assert(sizeof(Type1MigrationCap) == 32);
+static_assert(sizeof(vfio_iommu_type1_info_cap_migration) == 32);
+static_assert(offsetof(Type1MigrationCap, pgsize_bitmap) ==
+              offsetof(vfio_iommu_type1_info_cap_migration, pgsize_bitmap));
 static_assert(sizeof(DeviceInfo) == 24);  // 20 up to Linux 6.4
 static_assert(offsetof(DeviceInfo, cap_offset) == offsetof(vfio_device_info, cap_offset));
 static_assert(sizeof(RegionInfo) == 32 && sizeof(vfio_region_info) == 32);

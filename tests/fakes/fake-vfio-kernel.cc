@@ -78,10 +78,10 @@ FakeVfioDevice& FakeVfioKernel::add_pci_device(const std::string& name, unsigned
     return device;
 }
 
-uint64_t FakeVfioKernel::mapped_bytes() const {
-    uint64_t sum = 0;
-    for (const auto& [iova, length] : container_.mappings) sum += length;
-    return sum;
+bool FakeVfioKernel::dma_write(FakeVfioDevice& device, uint64_t iova, std::byte value) {
+    const std::lock_guard lock(mutex_);
+    device.dma_write(iova);
+    return type1_.dma_write(iova, value);
 }
 
 int FakeVfioKernel::install(File file) {
@@ -147,7 +147,10 @@ void FakeVfioKernel::close(BorrowedFd fd) noexcept {
                     faults.push_back(fmt::format("group {} closed before a device", gone.group));
                 }
             }
-            if (attached_groups() == 0) container_ = {};
+            if (attached_groups() == 0) {
+                type1_.clear();
+                has_iommu_ = false;
+            }
             break;
         case Kind::Device:
             log.push_back(fmt::format("close(device {})", gone.device->name));
@@ -185,7 +188,7 @@ SysValue FakeVfioKernel::dispatch(BorrowedFd fd, unsigned long request, void* ar
     File* file = file_of(fd);
     if (file == nullptr) return -EBADF;
     switch (file->kind) {
-        case Kind::Container: return container_ioctl(request, argument);
+        case Kind::Container: return has_iommu_ ? type1_.ioctl(request, argument) : -EINVAL;
         case Kind::Group: return group_ioctl(*file, request, argument);
         case Kind::Data:
             if (request != uapi::kMigGetPrecopyInfo) return -ENOTTY;
@@ -223,10 +226,10 @@ SysValue FakeVfioKernel::container_value(unsigned long request, unsigned long va
         case VFIO_GET_API_VERSION: return api_version;
         case VFIO_CHECK_EXTENSION: return value == VFIO_TYPE1v2_IOMMU && has_type1v2 ? 1 : 0;
         case VFIO_SET_IOMMU:
-            if (container_.has_iommu || attached_groups() == 0) return -EINVAL;
+            if (has_iommu_ || attached_groups() == 0) return -EINVAL;
             if (value != VFIO_TYPE1v2_IOMMU) return -ENODEV;
             if (set_iommu_errnum != 0) return -set_iommu_errnum;
-            container_.has_iommu = true;
+            has_iommu_ = true;
             return 0;
         default: return -ENOTTY;
     }
@@ -256,7 +259,7 @@ SysValue FakeVfioKernel::group_ioctl(File& group, unsigned long request, void* a
         }
         case VFIO_GROUP_GET_DEVICE_FD: {
             const std::string name(static_cast<const char*>(argument));
-            if (!group.attached || !container_.has_iommu) return -EINVAL;
+            if (!group.attached || !has_iommu_) return -EINVAL;
             for (const auto& device : devices_) {
                 if (device->name != name || device->group != group.group) continue;
                 log.push_back(fmt::format("open(device {})", name));
@@ -266,59 +269,6 @@ SysValue FakeVfioKernel::group_ioctl(File& group, unsigned long request, void* a
         }
         default: return -ENOTTY;
     }
-}
-
-SysValue FakeVfioKernel::container_ioctl(unsigned long request, void* argument) {
-    if (!container_.has_iommu) return -EINVAL;
-    switch (request) {
-        case VFIO_IOMMU_MAP_DMA: return map_dma(argument);
-        case VFIO_IOMMU_UNMAP_DMA: return unmap_dma(argument);
-        default: return -ENOTTY;
-    }
-}
-
-SysValue FakeVfioKernel::map_dma(const void* argument) {
-    vfio_iommu_type1_dma_map map;
-    std::memcpy(&map, argument, sizeof(map));
-    constexpr uint32_t kKnown = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
-    if (map.argsz < sizeof(map) || map.flags == 0 || (map.flags & ~kKnown) != 0) return -EINVAL;
-    if (map.size == 0 || map.size % kPage != 0 || map.iova % kPage != 0 || map.vaddr % kPage != 0 ||
-        map.size - 1 > UINT64_MAX - map.iova) {
-        return -EINVAL;
-    }
-    for (const auto& [iova, length] : container_.mappings) {
-        if (map.iova < iova + length && iova < map.iova + map.size) return -EEXIST;
-    }
-    if (map_limit_bytes && mapped_bytes() + map.size > *map_limit_bytes) return -ENOMEM;
-    container_.mappings.emplace(map.iova, map.size);
-    log.push_back(fmt::format("map {:#x}+{:#x}", map.iova, map.size));
-    return 0;
-}
-
-SysValue FakeVfioKernel::unmap_dma(void* argument) {
-    constexpr size_t kSize = offsetof(vfio_iommu_type1_dma_unmap, data);
-    vfio_iommu_type1_dma_unmap unmap;
-    std::memcpy(&unmap, argument, kSize);
-    if (unmap.argsz < kSize || unmap.flags != 0 || unmap.size == 0 || unmap.size % kPage != 0 ||
-        unmap.iova % kPage != 0) {
-        return -EINVAL;
-    }
-    const uint64_t begin = unmap.iova;
-    const uint64_t end = begin + unmap.size;
-    for (const auto& [iova, length] : container_.mappings) {
-        const bool touches = iova < end && unmap.iova < iova + length;
-        if (touches && (iova < unmap.iova || iova + length > end)) return -EINVAL;  // cut
-    }
-    uint64_t removed = 0;
-    std::erase_if(container_.mappings, [&](const auto& mapping) {
-        const bool inside = mapping.first >= begin && mapping.first < end;
-        if (inside) removed += mapping.second;
-        return inside;
-    });
-    log.push_back(fmt::format("unmap {:#x}+{:#x}", unmap.iova, unmap.size));
-    unmap.size = removed;
-    std::memcpy(argument, &unmap, kSize);
-    return 0;
 }
 
 Result<size_t> FakeVfioKernel::read(BorrowedFd fd, MutBytes into, std::string_view call) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "hw/vfio/kernel.h"
+#include "tests/fakes/fake-type1.h"
 #include "tests/fakes/fake-vfio-device.h"
 
 namespace ferry::test {
@@ -32,8 +33,10 @@ class FakeVfioKernel final : public vfio::Kernel {
     // Called at each of them, before it is carried out.
     std::function<void()> on_call;
     size_t open_fds() const { return open_.size(); }
-    size_t mapped_ranges() const { return container_.mappings.size(); }
-    uint64_t mapped_bytes() const;
+    // The container; there is one.
+    FakeType1& type1() { return type1_; }
+    // The device fills the page at `iova`, through whatever maps it; false where nothing does.
+    bool dma_write(FakeVfioDevice& device, uint64_t iova, std::byte value);
     // What was asked for, in order; what broke a rule.
     std::vector<std::string> log;
     std::vector<std::string> faults;
@@ -43,7 +46,6 @@ class FakeVfioKernel final : public vfio::Kernel {
     int set_iommu_errnum = 0;
     std::map<unsigned, bool> group_viable;  // true where not listed
     std::map<unsigned, int> group_open_errnum;
-    std::optional<uint64_t> map_limit_bytes;  // then ENOMEM
 
     Result<BorrowedFd> open(const std::string& path) override;
     void close(BorrowedFd fd) noexcept override;
@@ -71,27 +73,21 @@ class FakeVfioKernel final : public vfio::Kernel {
         uint64_t session = 0;
         bool attached = false;  // a group in the container
     };
-    struct Container {
-        bool has_iommu = false;
-        std::map<uint64_t, uint64_t> mappings;  // iova -> bytes
-    };
 
     int install(File file);
     // -errno when this is the call that was to fail.
     SysValue count_call();
     File* file_of(BorrowedFd fd);
-    SysValue container_ioctl(unsigned long request, void* argument);
     SysValue container_value(unsigned long request, unsigned long value);
     SysValue group_ioctl(File& group, unsigned long request, void* argument);
     SysValue dispatch(BorrowedFd fd, unsigned long request, void* argument);
-    SysValue map_dma(const void* argument);
-    SysValue unmap_dma(void* argument);
     size_t attached_groups() const;
 
     std::mutex mutex_;
     std::vector<std::unique_ptr<FakeVfioDevice>> devices_;
     std::map<int, File> open_;
-    Container container_;
+    FakeType1 type1_{log, faults};
+    bool has_iommu_ = false;
     int next_fd_ = 1000;
     unsigned calls_ = 0;
     unsigned fail_at_ = 0;

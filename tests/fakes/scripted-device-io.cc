@@ -109,6 +109,7 @@ struct ScriptedDeviceIo::Core {
     size_t transfer_limit = SIZE_MAX;
     std::optional<uint64_t> size;
     bool log_supported = true;
+    size_t max_log_ranges = SIZE_MAX;
     std::vector<DmaLogRange> ranges;
     std::set<uint64_t> dirty;  // page numbers
 };
@@ -347,6 +348,9 @@ Result<> ScriptedDeviceIo::dma_logging_start(std::span<const DmaLogRange> ranges
     if (ranges.empty() || !core_->ranges.empty()) {
         return make_errno(EINVAL, "log start({})", core_->name);
     }
+    if (ranges.size() > core_->max_log_ranges) {
+        return make_errno(E2BIG, "log start({})", core_->name);
+    }
     core_->ranges.assign(ranges.begin(), ranges.end());
     return {};
 }
@@ -363,6 +367,11 @@ Result<> ScriptedDeviceIo::dma_logging_report(DmaLogRange range, uint64_t page_s
         return true;
     });
     return {};
+}
+
+void ScriptedDeviceIo::set_max_log_ranges(size_t count) {
+    const std::lock_guard lock(core_->mutex);
+    core_->max_log_ranges = count;
 }
 
 Result<> ScriptedDeviceIo::dma_logging_stop() {

@@ -57,6 +57,8 @@ class ScriptedDeviceIo final : public vfio::VfioDeviceIo {
     void set_transfer_limit(size_t bytes);  // reads and writes are that short
     void set_stop_copy_bytes(uint64_t bytes);
     void set_dma_logging(bool supported);
+    void set_max_log_ranges(size_t count);  // more: E2BIG
+    void set_iommu_log(vfio::IommuDirtyLog* log) { iommu_log_ = log; }
     // The next change that enters `state` blocks, until release_arcs().
     void hold_arc(vfio::MigState state);
     void wait_until_held();
@@ -91,11 +93,13 @@ class ScriptedDeviceIo final : public vfio::VfioDeviceIo {
     Result<> dma_logging_report(vfio::DmaLogRange range, uint64_t page_size,
                                 util::Bitmap& out) override;
     Result<> dma_logging_stop() override;
+    vfio::IommuDirtyLog* iommu_dirty_log() override { return iommu_log_; }
 
  private:
     class Stream;
     struct Core;
     std::shared_ptr<Core> core_;  // streams outlive the device
+    vfio::IommuDirtyLog* iommu_log_ = nullptr;
 };
 
 std::vector<std::byte> content_of(std::string_view text);

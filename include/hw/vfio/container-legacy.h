@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Opens the host's VFIO devices for one VM: groups of one type1 container, into which all guest RAM
-// is mapped. See docs/devel/vfio-kernel.rst.
+// is mapped, or what a virtual IOMMU translates. See docs/devel/vfio-kernel.rst.
 #pragma once
 
 #include <map>
@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "hw/vfio/container.h"
+#include "hw/vfio/dma-space.h"
 #include "hw/vfio/kernel.h"
 #include "hw/vfio/vfio-device-io.h"
 #include "util/registration.h"
@@ -22,8 +23,9 @@ class VfioGroup;
 // first device to the last.
 class VfioKernelHost {
  public:
-    // Both outlive the host, and it outlives the devices that it opened.
-    VfioKernelHost(Kernel& kernel, const system::GuestMemory& memory);
+    // All outlive the host, and it outlives the devices that it opened. `space`: the virtual IOMMU
+    // that all of them are behind; null: they use guest physical addresses.
+    VfioKernelHost(Kernel& kernel, const system::GuestMemory& memory, DmaSpace* space = nullptr);
     ~VfioKernelHost();
     VfioKernelHost(const VfioKernelHost&) = delete;
     VfioKernelHost& operator=(const VfioKernelHost&) = delete;
@@ -38,7 +40,8 @@ class VfioKernelHost {
     struct GroupInUse;
     struct Held {
         util::Registration lease;
-        VfioGroup* group;  // while the lease is held
+        VfioGroup* group;          // while the lease is held
+        IommuDirtyLog* dirty_log;  // may be null
     };
     // The hold on a group that a device has; the first opens it, the last closes it.
     Result<Held> hold_group(unsigned number);
@@ -46,8 +49,10 @@ class VfioKernelHost {
 
     Kernel& kernel_;
     const system::GuestMemory& memory_;
+    DmaSpace* const space_;
     mutable std::mutex mutex_;  // all below
     std::unique_ptr<Type1Container> container_;
+    util::Registration attached_;                             // the container, to the space
     std::map<unsigned, std::unique_ptr<GroupInUse>> groups_;  // goes before the container
 };
 

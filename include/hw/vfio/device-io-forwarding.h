@@ -56,6 +56,7 @@ class ForwardingDeviceIo : public VfioDeviceIo {
         return inner_->dma_logging_report(range, page_size, out);
     }
     Result<> dma_logging_stop() override { return inner_->dma_logging_stop(); }
+    IommuDirtyLog* iommu_dirty_log() override { return inner_->iommu_dirty_log(); }
 
  protected:
     VfioDeviceIo& inner() { return *inner_; }

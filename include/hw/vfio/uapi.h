@@ -18,8 +18,9 @@ constexpr unsigned long request(unsigned number) {
 
 // Container. Extension and IOMMU type go by value.
 inline constexpr unsigned long kGetApiVersion = request(0), kCheckExtension = request(1),
-                               kSetIommu = request(2), kMapDma = request(13),
-                               kUnmapDma = request(14);
+                               kSetIommu = request(2), kType1GetInfo = request(12),
+                               kMapDma = request(13), kUnmapDma = request(14),
+                               kDirtyPages = request(17);
 inline constexpr int kApiVersion = 0;
 inline constexpr unsigned long kType1v2Iommu = 3;
 // Group.
@@ -32,6 +33,10 @@ inline constexpr unsigned long kDeviceGetInfo = request(7), kDeviceGetRegionInfo
 // Migration data descriptor.
 inline constexpr unsigned long kMigGetPrecopyInfo = request(21);
 
+struct CapHeader {
+    uint16_t id, version;
+    uint32_t next;  // from the start of the info struct; 0 ends the chain
+};
 struct GroupStatus {
     uint32_t argsz, flags;
 };
@@ -46,6 +51,37 @@ struct DmaUnmap {
     uint32_t argsz, flags;
     uint64_t iova, size;  // size: out, what was unmapped
 };
+inline constexpr uint32_t kDmaUnmapGetDirtyBitmap = 1 << 0;
+struct DirtyBitmap {
+    uint64_t pgsize, size;  // of the bitmap, bytes
+    uint64_t data;          // pointer to 64-bit words
+};
+struct DmaUnmapDirty {  // with kDmaUnmapGetDirtyBitmap
+    DmaUnmap unmap;
+    DirtyBitmap bitmap;
+};
+struct DirtyPages {  // one flag
+    uint32_t argsz, flags;
+};
+inline constexpr uint32_t kDirtyPagesStart = 1 << 0, kDirtyPagesStop = 1 << 1,
+                          kDirtyPagesGetBitmap = 1 << 2;
+struct DirtyPagesGet {  // with kDirtyPagesGetBitmap
+    DirtyPages header;
+    uint64_t iova, size;
+    DirtyBitmap bitmap;
+};
+struct Type1Info {
+    uint32_t argsz, flags;
+    uint64_t iova_pgsizes;
+    uint32_t cap_offset, pad;
+};
+inline constexpr uint32_t kType1InfoCaps = 1 << 1;
+inline constexpr uint16_t kType1CapIovaRange = 1, kType1CapMigration = 2;
+struct Type1MigrationCap {
+    CapHeader header;
+    uint32_t flags, pad;
+    uint64_t pgsize_bitmap, max_dirty_bitmap_size;
+};
 
 struct DeviceInfo {
     uint32_t argsz, flags, num_regions, num_irqs, cap_offset, pad;
@@ -58,10 +94,6 @@ struct RegionInfo {
 };
 inline constexpr uint32_t kRegionRead = 1 << 0, kRegionWrite = 1 << 1, kRegionMmap = 1 << 2,
                           kRegionCaps = 1 << 3;
-struct CapHeader {
-    uint16_t id, version;
-    uint32_t next;  // from the start of the info struct; 0 ends the chain
-};
 inline constexpr uint16_t kRegionCapSparseMmap = 1;
 struct SparseMmapCap {  // followed by nr_areas SparseMmapArea
     CapHeader header;

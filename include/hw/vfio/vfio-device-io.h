@@ -49,6 +49,7 @@ struct IrqInfo {
 };
 struct DmaLogRange {
     uint64_t iova, length;
+    friend bool operator==(const DmaLogRange&, const DmaLogRange&) = default;
 };
 
 struct PrecopyInfo {
@@ -69,6 +70,8 @@ class MigDataStream {
     virtual Result<size_t> write_some(ConstBytes from) = 0;  // may be short, never 0
     virtual Result<PrecopyInfo> precopy_info() = 0;          // pre-copy states only
 };
+
+class IommuDirtyLog;  // iommu-dirty-log.h
 
 class VfioDeviceIo {
  public:
@@ -112,6 +115,9 @@ class VfioDeviceIo {
     virtual Result<> dma_logging_report(DmaLogRange range, uint64_t page_size,
                                         util::Bitmap& out) = 0;
     virtual Result<> dma_logging_stop() = 0;
+    // What stands between the device and memory, if that knows what the device wrote. The same for
+    // the device's whole life, and does not call the driver.
+    virtual IommuDirtyLog* iommu_dirty_log() { return nullptr; }
 };
 
 }  // namespace ferry::vfio

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "hw/vfio/container.h"
+#include "hw/vfio/dma-space.h"
 #include "hw/vfio/vfio-device-io.h"
 #include "hw/vfio/vfio-migration.h"
 #include "migration/blocker.h"
@@ -67,11 +67,12 @@ struct VfioVm {
 };
 
 struct VfioIdentity {
-    std::string id;              // -device id=, may be empty
-    std::string path;            // bus path "0000:00:03.0", may be empty
-    std::string qom_path;        // "/machine/peripheral/ID" or "/machine/peripheral-anon/device[N]"
-    unsigned depth = 1;          // in the device tree
-    bool behind_viommu = false;  // its DMA addresses are not guest physical ones
+    std::string id;        // -device id=, may be empty
+    std::string path;      // bus path "0000:00:03.0", may be empty
+    std::string qom_path;  // "/machine/peripheral/ID" or "/machine/peripheral-anon/device[N]"
+    unsigned depth = 1;    // in the device tree
+    // The virtual IOMMU that it is behind; null: its DMA addresses are guest physical ones.
+    DmaSpace* dma_space = nullptr;
     // For messages and timelines.
     const std::string& label() const { return id.empty() ? path : id; }
 };

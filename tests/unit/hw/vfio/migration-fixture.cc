@@ -59,7 +59,7 @@ Result<VfioVmFixture::Device*> VfioVmFixture::plug(Plug wanted) {
                                .path = "0000:00:" + wanted.name,
                                .qom_path = "/machine/peripheral/" + wanted.name,
                                .depth = wanted.depth,
-                               .behind_viommu = wanted.behind_viommu},
+                               .dma_space = wanted.dma_space},
             wanted.properties, *device->io, *device->worker, &device->config);
     });
     MIG_TRY(device->migration, std::move(realized));

@@ -80,7 +80,7 @@ class VfioVmFixture {
         vfio::MigCaps caps = kAll;
         vfio::VfioProperties properties;
         unsigned depth = 1;
-        bool behind_viommu = false;
+        vfio::DmaSpace* dma_space = nullptr;
         std::function<void(ScriptedDeviceIo&)> script;  // before it is realized
     };
     Result<Device*> plug(Plug wanted);

@@ -21,7 +21,7 @@ class SoftRig final : public DeviceUnderTest {
         std::unique_ptr<vfio::VfioDeviceIo>, util::Env&)>;
 
     explicit SoftRig(hw::TestDeviceConfig config, const Wrap& wrap = {}) {
-        EXPECT_TRUE(container_.dma_map(kMemoryIova, memory_));
+        EXPECT_TRUE(container_.dma_map(kMemoryIova, memory_, vfio::MapAccess::ReadWrite));
         auto made = hw::TestDevice::create(std::move(config), env_.env, "dev");
         EXPECT_TRUE(made);
         device_ = made->get();

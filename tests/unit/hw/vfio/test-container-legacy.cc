@@ -87,7 +87,7 @@ TEST_F(LegacyContainer, ForeignKernelInterfaceIsRefused) {
 }
 
 TEST_F(LegacyContainer, MemoryThatCannotBePinnedIsUnmappedAgain) {
-    kernel_.map_limit_bytes = 3 * kMiB;
+    kernel_.type1().map_limit_bytes = 3 * kMiB;
     const std::string text = failure("3b:00.2");
     EXPECT_NE(text.find("locked memory"), std::string::npos) << text;
     EXPECT_NE(text.find("'high'"), std::string::npos) << text;
@@ -103,7 +103,7 @@ TEST_F(LegacyContainer, EveryFailingCallOfASecondGroupLeavesTheFirstAlone) {
         auto second = host_.open_device("5e:00.0");
         if (second) break;
         EXPECT_EQ(kernel_.open_fds(), fds) << "call " << call;
-        EXPECT_EQ(kernel_.mapped_bytes(), 6 * kMiB);
+        EXPECT_EQ(kernel_.type1().mapped_bytes(), 6 * kMiB);
     }
     EXPECT_EQ(kernel_.open_fds(), fds);
     EXPECT_EQ(kernel_.faults, std::vector<std::string>{});
@@ -113,8 +113,8 @@ TEST_F(LegacyContainer, AllRamIsMappedOnce) {
     auto first = host_.open_device("0000:3b:00.2");
     auto second = host_.open_device("0000:5e:00.0");
     ASSERT_TRUE(first && second);
-    EXPECT_EQ(kernel_.mapped_ranges(), 2u);
-    EXPECT_EQ(kernel_.mapped_bytes(), 6 * kMiB);
+    EXPECT_EQ(kernel_.type1().mapped_ranges(), 2u);
+    EXPECT_EQ(kernel_.type1().mapped_bytes(), 6 * kMiB);
     EXPECT_TRUE(logged("map 0x100000000+0x400000"));
 }
 
@@ -146,7 +146,7 @@ TEST_F(LegacyContainer, ReopensAfterTheLastDeviceLeft) {
     host_.open_device("3b:00.2")->reset();
     auto again = host_.open_device("3b:00.2");
     ASSERT_TRUE(again);
-    EXPECT_EQ(kernel_.mapped_bytes(), 6 * kMiB);
+    EXPECT_EQ(kernel_.type1().mapped_bytes(), 6 * kMiB);
 }
 
 TEST_F(LegacyContainer, DeviceIsNamedByItsPathsLastComponent) {
@@ -161,9 +161,9 @@ TEST_F(LegacyContainer, UnalignedRangesNeverReachTheKernel) {
     DmaContainer& container = *host_.container();
     const unsigned before = kernel_.calls();
     const MutBytes host = memory_.blocks()[0]->host();
-    EXPECT_FALSE(container.dma_map(0x800, host));
-    EXPECT_FALSE(container.dma_map(0x1000, host.subspan(1, 4096)));
-    EXPECT_FALSE(container.dma_map(UINT64_MAX - 4095, host.first(8192)));
+    EXPECT_FALSE(container.dma_map(0x800, host, MapAccess::ReadWrite));
+    EXPECT_FALSE(container.dma_map(0x1000, host.subspan(1, 4096), MapAccess::ReadWrite));
+    EXPECT_FALSE(container.dma_map(UINT64_MAX - 4095, host.first(8192), MapAccess::ReadWrite));
     EXPECT_FALSE(container.dma_unmap(0x1000, 0));
     EXPECT_EQ(kernel_.calls(), before);
 }

@@ -7,6 +7,8 @@
 #include <set>
 
 #include "hw/vfio/dirty-tracking.h"
+#include "hw/vfio/dma-log-ranges.h"
+#include "tests/fakes/scripted-iommu-log.h"
 #include "tests/unit/hw/vfio/migration-fixture.h"
 
 namespace ferry::vfio {
@@ -48,6 +50,7 @@ struct DirtyTest : ::testing::Test {
     }
     void add(ScriptedDeviceIo& io, DirtySource source,
              PrecopyQueries precopy = PrecopyQueries::Yes) {
+        io.set_iommu_log(&iommu);
         registrations.push_back(tracker.add(
             {.label = "dev", .io = io, .worker = **worker, .source = source, .precopy = precopy}));
     }
@@ -69,6 +72,7 @@ struct DirtyTest : ::testing::Test {
     Result<std::unique_ptr<util::Worker>> worker = util::Worker::create("vfio/dev");
     ScriptedDeviceIo a{"a", kAll, log};
     ScriptedDeviceIo b{"b", kAll, log};
+    test::ScriptedIommuLog iommu;
     std::vector<util::Registration> registrations;
 };
 
@@ -204,6 +208,136 @@ TEST_F(DirtyTest, LargeMappingIsAskedInPieces) {
     EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{74 * kGiB / kPageSize}));
     EXPECT_EQ(calls("log report").size(), 2u);
     tracker.dirty_log_stop();
+}
+
+TEST_F(DirtyTest, NeighboursAreOneRangeAndHolesAreNone) {
+    map(0, 16 * kPageSize);
+    map(16 * kPageSize, 16 * kPageSize);
+    for (uint64_t i = 1; i < 5; ++i) map(i * kGiB, 16 * kPageSize);
+    const auto ranges = dma_log_ranges(memory);
+    ASSERT_EQ(ranges.size(), 5u);
+    EXPECT_EQ(ranges[0], (DmaLogRange{0, 32 * kPageSize}));
+    EXPECT_EQ(ranges[4], (DmaLogRange{4 * kGiB, 16 * kPageSize}));
+}
+
+TEST(MergeRanges, SmallestGapsCloseFirst) {
+    const std::vector<DmaLogRange> ranges = {{0, 10}, {100, 10}, {120, 10}, {1000, 10}};
+    EXPECT_EQ(merge_ranges(ranges, 4), ranges);
+    EXPECT_EQ(merge_ranges(ranges, 3), (std::vector<DmaLogRange>{{0, 10}, {100, 30}, {1000, 10}}));
+    EXPECT_EQ(merge_ranges(ranges, 2), (std::vector<DmaLogRange>{{0, 130}, {1000, 10}}));
+    EXPECT_EQ(merge_ranges(ranges, 0), (std::vector<DmaLogRange>{{0, 1010}}));
+    EXPECT_TRUE(merge_ranges({}, 1).empty());
+}
+
+TEST_F(DirtyTest, DeviceThatTakesFewRangesGetsFewer) {
+    for (uint64_t i = 0; i < 7; ++i) map(i * kGiB, 16 * kPageSize);
+    a.set_max_log_ranges(2);
+    add(a, DirtySource::DeviceLog);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    EXPECT_EQ(a.logged_ranges(), (std::vector<DmaLogRange>{{0, 6 * kGiB + 16 * kPageSize}}));
+    a.dma(3 * kGiB, 1);
+    EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{3 * kGiB / kPageSize}));
+    tracker.dirty_log_stop();
+}
+
+TEST_F(DirtyTest, FailureThatFewerRangesDoNotMendIsNotTriedAgain) {
+    for (uint64_t i = 0; i < 4; ++i) map(i * kGiB, 16 * kPageSize);
+    add(a, DirtySource::DeviceLog);
+    a.fail_call("log start", EINVAL);
+    EXPECT_FALSE(tracker.dirty_log_start());
+    EXPECT_EQ(calls("log start").size(), 1u);
+}
+
+TEST_F(DirtyTest, MemoryThatComesWhileLogsRunStartsThemAnewWithEverythingDirty) {
+    map(0, 4 * kPageSize);
+    add(a, DirtySource::DeviceLog);
+    add(b, DirtySource::Iommu);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    map(4 * kGiB, 4 * kPageSize);
+    const KeepingSink sink = sync(SyncPhase::Precopy);
+    EXPECT_EQ(sink.pages.size(), 8u);
+    EXPECT_TRUE(sink.untracked.empty());
+    EXPECT_EQ(a.logged_ranges(),
+              (std::vector<DmaLogRange>{{0, 4 * kPageSize}, {4 * kGiB, 4 * kPageSize}}));
+    EXPECT_EQ(iommu.starts, 1u);  // follows the mappings by itself
+    a.dma(4 * kGiB, 1);
+    EXPECT_EQ(sync(SyncPhase::Precopy).pages, (std::set<uint64_t>{4 * kGiB / kPageSize}));
+    tracker.dirty_log_stop();
+}
+
+TEST_F(DirtyTest, LogThatDoesNotStartAnewLeavesItsDeviceUntracked) {
+    map(0, 4 * kPageSize);
+    add(a, DirtySource::DeviceLog);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    map(4 * kGiB, 4 * kPageSize);
+    a.fail_call("log start", EIO);
+    const KeepingSink sink = sync(SyncPhase::Precopy);
+    EXPECT_EQ(sink.pages.size(), 8u);
+    EXPECT_EQ(sink.untracked.size(), 2u);
+    EXPECT_EQ(env.log.lines().size(), 1u);
+    tracker.dirty_log_stop();
+}
+
+TEST_F(DirtyTest, WhatADeviceCannotTheIommuDoes) {
+    map(0, 64 * kPageSize);
+    add(a, DirtySource::DeviceLog);
+    add(b, DirtySource::Iommu);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    a.dma(0, 1);
+    iommu.dma(5 * kPageSize);
+    EXPECT_EQ(sync(SyncPhase::Precopy).pages, (std::set<uint64_t>{0, 5}));
+    iommu.dma(6 * kPageSize);
+    EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{6}));
+    tracker.dirty_log_stop();
+    EXPECT_EQ(iommu.stops, 1u);
+}
+
+TEST_F(DirtyTest, DevicesBehindOneIommuShareItsLog) {
+    map(0, 64 * kPageSize);
+    add(a, DirtySource::Iommu);
+    add(b, DirtySource::Iommu);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    iommu.dma(5 * kPageSize);
+    EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{5}));
+    tracker.dirty_log_stop();
+    EXPECT_EQ(iommu.starts, 1u);
+    EXPECT_EQ(iommu.queries, 1u);
+    EXPECT_EQ(iommu.stops, 1u);
+    registrations.erase(registrations.begin());  // the one whose thread did the asking
+    ASSERT_TRUE(tracker.dirty_log_start());
+    iommu.dma(0);
+    EXPECT_EQ(sync(SyncPhase::Final).pages, (std::set<uint64_t>{0}));
+    tracker.dirty_log_stop();
+}
+
+TEST_F(DirtyTest, SharedIommuIsAskedWhileTheVmRunsIfOneOfItsDevicesAllowsIt) {
+    map(0, 64 * kPageSize);
+    add(a, DirtySource::Iommu, PrecopyQueries::No);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    iommu.dma(0);
+    EXPECT_TRUE(sync(SyncPhase::Precopy).pages.empty());
+    EXPECT_EQ(iommu.queries, 0u);
+    tracker.dirty_log_stop();
+    add(b, DirtySource::Iommu);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    EXPECT_EQ(sync(SyncPhase::Precopy).pages, (std::set<uint64_t>{0}));
+    tracker.dirty_log_stop();
+}
+
+TEST_F(DirtyTest, FailingIommuMakesEverythingUntrackedAndNeverNothing) {
+    map(0, 64 * kPageSize);
+    add(a, DirtySource::Iommu);
+    ASSERT_TRUE(tracker.dirty_log_start());
+    iommu.query_errnum = EIO;
+    EXPECT_EQ(sync(SyncPhase::Precopy).untracked.size(), 1u);
+    EXPECT_EQ(sync(SyncPhase::Final).untracked.size(), 1u);
+    EXPECT_EQ(env.log.lines().size(), 1u);
+    tracker.dirty_log_stop();
+    iommu.start_errnum = ENOMEM;
+    const auto started = tracker.dirty_log_start();
+    ASSERT_FALSE(started);
+    EXPECT_EQ(started.error().errnum(), ENOMEM);
+    EXPECT_NE(started.error().message().find("of device dev"), std::string::npos);
 }
 
 TEST(VfioDirty, DevicesOfOneVmShareATrackerThatTheLastOneTakesAway) {

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 
+#include "tests/fakes/scripted-iommu-log.h"
 #include "tests/unit/hw/vfio/migration-fixture.h"
 
 namespace ferry::vfio {
@@ -122,17 +123,52 @@ TEST(VfioProbe, TrackerSwitchedOffByPropertyCountsAsNone) {
 
 TEST(VfioProbe, VirtualIommuBlocksWhereTheDevicesLogWouldBeUsed) {
     VfioVmFixture vm;
-    auto& device = vm.plugged({.behind_viommu = true});
+    DmaSpace space(vm.memory);
+    auto& device = vm.plugged({.dma_space = &space});
     ASSERT_EQ(vm.blockers().size(), 1u);
     EXPECT_TRUE(contains(vm.blockers()[0], "IOMMU"));
     vm.unplug(device);
-    EXPECT_FALSE(
-        vm.plug({.name = "b", .properties = enable(OnOffAuto::On), .behind_viommu = true}));
+    EXPECT_FALSE(vm.plug({.name = "b", .properties = enable(OnOffAuto::On), .dma_space = &space}));
     EXPECT_TRUE(vm.blockers().empty());
-    EXPECT_TRUE(vm.plug({.name = "c",
-                         .properties = enable(OnOffAuto::On),
-                         .behind_viommu = true,
-                         .script = no_log}));
+    EXPECT_TRUE(vm.plug(
+        {.name = "c", .properties = enable(OnOffAuto::On), .dma_space = &space, .script = no_log}));
+}
+
+TEST(VfioProbe, IommuThatTracksTakesADeviceWithoutALogOrBehindAVirtualIommu) {
+    VfioVmFixture vm;
+    DmaSpace space(vm.memory);
+    test::ScriptedIommuLog iommu;
+    const auto with_iommu = [&](ScriptedDeviceIo& io) { io.set_iommu_log(&iommu); };
+    vm.plugged({.name = "a", .script = [&](ScriptedDeviceIo& io) {
+                    no_log(io);
+                    with_iommu(io);
+                }});
+    vm.plugged({.name = "b", .dma_space = &space, .script = with_iommu});
+    vm.plugged({.name = "c",
+                .properties = {.device_dirty_page_tracking = OnOffAuto::Off},
+                .script = with_iommu});
+    EXPECT_TRUE(vm.blockers().empty());
+}
+
+TEST(VfioProbe, IommuThatNeedsConsentIsUsedWithItOnly) {
+    VfioVmFixture vm;
+    vm.add_ram(0, 16 * system::kPageSize);
+    test::ScriptedIommuLog iommu;
+    iommu.its_consent = IommuDirtyLog::Consent::Needed;
+    const auto script = [&](ScriptedDeviceIo& io) {
+        no_log(io);
+        io.set_iommu_log(&iommu);
+    };
+    auto& device = vm.plugged({.script = script});
+    ASSERT_EQ(vm.blockers().size(), 1u);
+    EXPECT_TRUE(contains(vm.blockers()[0], "enable-migration=on"));
+    vm.unplug(device);
+    vm.plugged({.properties = enable(OnOffAuto::On), .script = script});
+    EXPECT_TRUE(vm.blockers().empty());
+    EXPECT_TRUE(vm.env.log.lines().empty());
+    ASSERT_TRUE(vm.memory.trackers().at(0)->dirty_log_start());
+    EXPECT_EQ(iommu.starts, 1u);
+    vm.memory.trackers().at(0)->dirty_log_stop();
 }
 
 TEST(VfioProbe, SeveralDevicesNeedPeerToPeerInAllOfThemAsOneReason) {
