@@ -29,7 +29,7 @@ constexpr std::array kTable = {
     CapabilityInfo{Capability::ReleaseRam, "release-ram", Support::Missing},
     CapabilityInfo{Capability::ReturnPath, "return-path", Support::Works},
     CapabilityInfo{Capability::PauseBeforeSwitchover, "pause-before-switchover", Support::Works},
-    CapabilityInfo{Capability::Multifd, "multifd", Support::Missing},
+    CapabilityInfo{Capability::Multifd, "multifd", Support::Works},
     CapabilityInfo{Capability::DirtyBitmaps, "dirty-bitmaps", Support::Ignored},
     CapabilityInfo{Capability::PostcopyBlocktime, "postcopy-blocktime", Support::Missing},
     CapabilityInfo{Capability::LateBlockActivate, "late-block-activate", Support::Ignored},

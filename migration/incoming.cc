@@ -12,24 +12,32 @@ namespace ferry::migration {
 using system::RunState;
 
 IncomingSession::IncomingSession(SessionContext& vm, Capabilities caps, Mode mode,
-                                 std::unique_ptr<MigrationChannel> channel, Finished finished)
+                                 IncomingSet channels, Finished finished)
     : vm_(vm),
       capabilities_(caps),
       mode_(mode),
       finished_(std::move(finished)),
-      channel_(std::move(channel)) {}
+      channel_(std::move(channels.main)),
+      channel_begin_(std::move(channels.main_begin)),
+      page_channels_(std::move(channels.pages)),
+      page_begin_bytes_(channels.pages_begin_bytes) {}
 
-Result<std::unique_ptr<IncomingSession>> IncomingSession::start(
-    SessionContext& vm, Capabilities caps, Mode mode, std::unique_ptr<MigrationChannel> channel,
-    Finished finished) {
+Result<std::unique_ptr<IncomingSession>> IncomingSession::start(SessionContext& vm,
+                                                                Capabilities caps, Mode mode,
+                                                                IncomingSet set,
+                                                                Finished finished) {
     std::unique_ptr<IncomingSession> session(
-        new IncomingSession(vm, caps, mode, std::move(channel), std::move(finished)));
+        new IncomingSession(vm, caps, mode, std::move(set), std::move(finished)));
     vm.stats.reset();
     vm.stats.begin_ns = vm.env.clock.now().count();
     vm.env.timeline.clear();
     vm.global_state.forget();
+    std::vector<MigrationChannel*> channels{session->channel_.get()};
+    for (const auto& pages_channel : session->page_channels_) {
+        channels.push_back(pages_channel.get());
+    }
     session->watch_ =
-        std::make_unique<PeerWatch>(vm.loop, vm.env, *session->channel_, "the source",
+        std::make_unique<PeerWatch>(vm.loop, vm.env, std::move(channels), "the source",
                                     [&vm] { return vm.parameters().x_peer_timeout_ms; });
     MIG_CHECK(vm.status.advance(MigrationStatus::Active));
     auto thread = util::start_thread(
@@ -40,6 +48,7 @@ Result<std::unique_ptr<IncomingSession>> IncomingSession::start(
 }
 
 void IncomingSession::abort(Error reason) {
+    for (const auto& channel : page_channels_) channel->shutdown(reason);
     if (channel_) channel_->shutdown(std::move(reason));
 }
 
@@ -51,6 +60,8 @@ void IncomingSession::thread_main() {
     } else if (owner_ != Owner::Source) {
         ending_ = Ending::Kept;
     }
+    if (!result) result = prefer_page_channels(std::move(result).error());
+    close_page_channels();  // whose threads use the handlers
     const auto outcome = ending_ == Ending::Discarded ? SaveVMHandlers::Outcome::Failed
                                                       : SaveVMHandlers::Outcome::Completed;
     for (size_t i = 0; i < set_up_; ++i) {
@@ -79,6 +90,22 @@ void IncomingSession::thread_main() {
         auto finished = std::move(finished_);
         finished({std::move(result), ending_});  // destroys this
     });
+}
+
+// When a page channel broke, the source may have closed the main one because of it.
+Error IncomingSession::prefer_page_channels(Error main) const {
+    if (!multifd_ || main.kind() != ErrorKind::PeerClosed) return main;
+    auto pages = multifd_->check();
+    if (pages || pages.error().kind() == ErrorKind::PeerClosed) return main;
+    return std::move(pages).error();
+}
+
+void IncomingSession::close_page_channels() {
+    for (const auto& channel : page_channels_) {
+        channel->shutdown(
+            make_error(ErrorKind::Cancelled, "the page channels are not needed any more"));
+    }
+    multifd_.reset();
 }
 
 // Sends what is queued. A source that does not read it has x-peer-timeout to think better of it.
@@ -112,8 +139,12 @@ Result<> IncomingSession::run() {
 
 Result<> IncomingSession::load() {
     const util::ScopedSpan span(vm_.env.timeline, "vm", "load");
-    source_ = std::make_unique<WatchedSource>(*channel_, *watch_);
+    source_ = std::make_unique<WatchedSource>(*channel_, *watch_, std::move(channel_begin_));
     stream_ = std::make_unique<LoadStream>(*source_);
+    if (!page_channels_.empty()) {
+        MIG_TRY(multifd_, MultifdReceiver::start(page_channels_, page_begin_bytes_,
+                                                 vm_.identity.uuid.value_or(Uuid{}), *watch_));
+    }
     MIG_TRY(refusal_, load_header(*stream_, vm_.identity));
     headed_ = true;
     if (capabilities_.has(Capability::SwitchoverAck)) {

@@ -9,7 +9,10 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <vector>
 
+#include "migration/incoming-channels.h"
+#include "migration/multifd-recv.h"
 #include "migration/peer-watch.h"
 #include "migration/return-path.h"
 #include "migration/session.h"
@@ -34,8 +37,7 @@ class IncomingSession final : public LoadSession, private LoadEvents {
 
     // Loop thread.
     static Result<std::unique_ptr<IncomingSession>> start(SessionContext& vm, Capabilities caps,
-                                                          Mode mode,
-                                                          std::unique_ptr<MigrationChannel> channel,
+                                                          Mode mode, IncomingSet channels,
                                                           Finished finished);
     ~IncomingSession() override = default;
 
@@ -46,10 +48,12 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     const Capabilities& capabilities() const override { return capabilities_; }
     PeerFeatures peer_features() const override { return agreed_; }
     Result<> approve_switchover() override;
+    MultifdReceiver* multifd() override { return multifd_.get(); }
+    const StreamOptions& stream_options() const override { return vm_.stream; }
 
  private:
-    IncomingSession(SessionContext& vm, Capabilities caps, Mode mode,
-                    std::unique_ptr<MigrationChannel> channel, Finished finished);
+    IncomingSession(SessionContext& vm, Capabilities caps, Mode mode, IncomingSet channels,
+                    Finished finished);
 
     // The phases, in order; load thread.
     void thread_main();
@@ -60,6 +64,8 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     Result<> start_vm();
     void report_failure(const Error& error);
     void close_return_path();
+    Error prefer_page_channels(Error main) const;
+    void close_page_channels();
 
     // LoadEvents, load thread
     Result<> open_return_path() override;
@@ -74,9 +80,13 @@ class IncomingSession final : public LoadSession, private LoadEvents {
 
     // load thread
     std::unique_ptr<MigrationChannel> channel_;
+    std::vector<std::byte> channel_begin_;  // of the main channel's bytes, read already
+    const std::vector<std::unique_ptr<MigrationChannel>> page_channels_;
+    const size_t page_begin_bytes_;
     std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     std::unique_ptr<WatchedSource> source_;
     std::unique_ptr<LoadStream> stream_;
+    std::unique_ptr<MultifdReceiver> multifd_;
     std::unique_ptr<ReturnPathWriter> writer_;
     bool headed_ = false;           // the stream's header has come
     std::optional<Error> refusal_;  // of the stream's header, until it can be told

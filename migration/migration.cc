@@ -2,9 +2,12 @@
 #include "migration/migration.h"
 
 #include <algorithm>
+#include <deque>
+#include <iterator>
 #include <map>
 
 #include "migration/handed-fd.h"
+#include "migration/incoming-channels.h"
 #include "migration/incoming.h"
 #include "migration/session.h"
 #include "migration/source.h"
@@ -36,6 +39,17 @@ class ListenerList {
     std::map<uint64_t, Listener> listeners_;
     uint64_t next_ = 0;
 };
+
+bool can_connect_again(const MigrationAddress& address) {
+    return std::holds_alternative<TcpAddress>(address) ||
+           std::holds_alternative<UnixAddress>(address);
+}
+
+Result<> check_transport(const MigrationAddress& address, const Capabilities& capabilities) {
+    if (!capabilities.has(Capability::Multifd) || can_connect_again(address)) return {};
+    return make_error(ErrorKind::InvalidArgument,
+                      "Migration requires multi-channel URIs (e.g. tcp)");
+}
 
 uint64_t to_ms(int64_t ns) {
     return ns <= 0 ? 0 : static_cast<uint64_t>(ns) / 1'000'000;
@@ -95,8 +109,11 @@ struct Migration::Impl {
                             system::Done opened, system::Done finished);
     void outgoing_finished(SaveSession::Mode mode, Result<> outcome, system::Done told);
     // An error is also the end of the attempt, by incoming_finished().
-    Result<> accept(std::unique_ptr<MigrationChannel> channel, IncomingSession::Mode mode,
-                    system::Done finished);
+    Result<> accept(IncomingSet channels, IncomingSession::Mode mode, system::Done finished);
+    // Loop thread: a connection for an incoming migration.
+    void connected(std::unique_ptr<MigrationChannel> channel);
+    void gather_channels();
+    Result<> check_channels(size_t pages) const;
     void incoming_finished(IncomingSession::Mode mode, IncomingSession::Outcome outcome,
                            system::Done told);
     Result<> may_begin_incoming() const;
@@ -138,6 +155,7 @@ struct Migration::Impl {
     util::Registration global_state_registration;
     std::optional<MigrationAddress> listening;  // guarded by mutex
     std::unique_ptr<ChannelListener> listener;
+    std::unique_ptr<IncomingChannels> gathering;  // with multifd, until all channels are there
     std::unique_ptr<OutgoingSession> outgoing;
     std::unique_ptr<IncomingSession> incoming;
     std::function<void()> shut_down_done;
@@ -253,13 +271,44 @@ void Migration::Impl::fail_incoming(Error error) {
     deps.env.log.log(util::LogLevel::Error, "incoming migration failed: " + error.message());
 }
 
-Result<> Migration::Impl::accept(std::unique_ptr<MigrationChannel> channel,
-                                 IncomingSession::Mode mode, system::Done finished) {
+void Migration::Impl::connected(std::unique_ptr<MigrationChannel> channel) {
+    if (incoming || destination_status.get() != MigrationStatus::Setup) {
+        deps.env.log.log(util::LogLevel::Warning, "extra incoming connection closed");
+        return;
+    }
+    if (gathering) return gathering->add(std::move(channel));
+    (void)accept({.main = std::move(channel), .main_begin = {}, .pages = {}},
+                 IncomingSession::Mode::Live, nullptr);
+}
+
+void Migration::Impl::gather_channels() {
+    if (!capabilities.has(Capability::Multifd)) return;
+    gathering = std::make_unique<IncomingChannels>(
+        deps.loop, deps.env, parameters.multifd_channels,
+        [this] { return destination.parameters().x_peer_timeout_ms; },
+        [this](IncomingSet set) {
+            const auto over = std::move(gathering);
+            (void)accept(std::move(set), IncomingSession::Mode::Live, nullptr);
+        });
+}
+
+Result<> Migration::Impl::check_channels(size_t pages) const {
+    const size_t wanted =
+        capabilities.has(Capability::Multifd) ? destination.parameters().multifd_channels : 0;
+    if (pages == wanted) return {};
+    return make_error(ErrorKind::InvalidArgument,
+                      "{} page channels, but multifd and multifd-channels ask for {}", pages,
+                      wanted);
+}
+
+Result<> Migration::Impl::accept(IncomingSet channels, IncomingSession::Mode mode,
+                                 system::Done finished) {
     const auto end = [this, mode, told = std::make_shared<system::Done>(std::move(finished))](
                          IncomingSession::Outcome outcome) {
         incoming_finished(mode, std::move(outcome), std::move(*told));
     };
-    auto session = IncomingSession::start(destination, capabilities, mode, std::move(channel), end);
+    auto session =
+        IncomingSession::start(destination, capabilities, mode, std::move(channels), end);
     if (!session) {
         // Not at once: the listener may be among the callers.
         deps.loop.post([end, error = session.error()]() mutable { end({std::move(error)}); });
@@ -274,6 +323,7 @@ void Migration::Impl::incoming_finished(IncomingSession::Mode mode,
                                         IncomingSession::Outcome outcome, system::Done told) {
     blockers.set_busy(false);
     listener.reset();
+    gathering.reset();
     {
         const std::lock_guard lock(mutex);
         listening.reset();
@@ -348,6 +398,10 @@ Result<> Migration::set_capabilities(std::span<const std::pair<Capability, bool>
     Capabilities wanted = impl_->capabilities;
     for (const auto& [capability, on] : changes) wanted.set(capability, on);
     MIG_CHECK(check_capabilities(wanted));
+    if (impl_->listener && wanted.has(Capability::Multifd) &&
+        !capabilities().has(Capability::Multifd)) {
+        return make_error(ErrorKind::InvalidState, "Multifd must be set before incoming starts");
+    }
     impl_->capabilities = wanted;
     return {};
 }
@@ -366,6 +420,7 @@ Result<> Migration::set_parameters(const Parameters& wanted) {
 Result<> Migration::migrate(const MigrationAddress& address, FdTable& fds, system::Done opened) {
     // A descriptor leaves its table only when nothing else stands in the way.
     MIG_CHECK(impl_->may_begin_outgoing(SaveSession::Mode::Live));
+    MIG_CHECK(check_transport(address, impl_->capabilities));
     auto handed = from_handed_fd(address, fds, FdUse::Outgoing);
     OutgoingSession::Opener opener = [address](const util::EventFd& cancel) {
         return connect_channel(address, cancel);
@@ -386,16 +441,24 @@ Result<> Migration::migrate(const MigrationAddress& address, FdTable& fds, syste
 }
 
 namespace {
-OutgoingSession::Opener ready_made(std::unique_ptr<MigrationChannel> channel) {
-    auto shared = std::make_shared<std::unique_ptr<MigrationChannel>>(std::move(channel));
-    return [shared](const util::EventFd&) -> Result<std::unique_ptr<MigrationChannel>> {
-        return std::move(*shared);
+OutgoingSession::Opener ready_made(std::unique_ptr<MigrationChannel> channel,
+                                   std::vector<std::unique_ptr<MigrationChannel>> pages) {
+    auto left = std::make_shared<std::deque<std::unique_ptr<MigrationChannel>>>();
+    left->push_back(std::move(channel));
+    std::ranges::move(pages, std::back_inserter(*left));
+    return [left](const util::EventFd&) -> Result<std::unique_ptr<MigrationChannel>> {
+        auto next = std::move(left->front());
+        left->pop_front();
+        return next;
     };
 }
 }  // namespace
 
-Result<> Migration::migrate(std::unique_ptr<MigrationChannel> channel) {
-    return impl_->start_outgoing(SaveSession::Mode::Live, ready_made(std::move(channel)), nullptr,
+Result<> Migration::migrate(std::unique_ptr<MigrationChannel> channel,
+                            std::vector<std::unique_ptr<MigrationChannel>> pages) {
+    MIG_CHECK(impl_->check_channels(pages.size()));
+    return impl_->start_outgoing(SaveSession::Mode::Live,
+                                 ready_made(std::move(channel), std::move(pages)), nullptr,
                                  nullptr);
 }
 
@@ -415,37 +478,35 @@ Result<> Migration::migrate_incoming(const MigrationAddress& address, FdTable& f
                                      ExitOnError exit) {
     Impl& m = *impl_;
     MIG_CHECK(m.may_begin_incoming());
-    const bool listens =
-        std::holds_alternative<TcpAddress>(address) || std::holds_alternative<UnixAddress>(address);
+    MIG_CHECK(check_transport(address, m.capabilities));
+    const bool listens = can_connect_again(address);
     if (!listens) {
         MIG_TRY(MakeChannel handed, from_handed_fd(address, fds, FdUse::Incoming));
         MIG_TRY(auto channel, handed ? handed() : open_incoming_channel(address));
         return migrate_incoming(std::move(channel), exit);
     }
-    MIG_TRY(auto listener,
-            ChannelListener::create(
-                address, m.deps.loop, [&m](std::unique_ptr<MigrationChannel> channel) {
-                    if (m.incoming || m.destination_status.get() != MigrationStatus::Setup) {
-                        m.deps.env.log.log(util::LogLevel::Warning,
-                                           "extra incoming connection closed");
-                        return;
-                    }
-                    (void)m.accept(std::move(channel), IncomingSession::Mode::Live, nullptr);
-                }));
+    MIG_TRY(auto listener, ChannelListener::create(address, m.deps.loop,
+                                                   [&m](std::unique_ptr<MigrationChannel> channel) {
+                                                       m.connected(std::move(channel));
+                                                   }));
     MIG_CHECK(m.begin_incoming(exit));
+    m.gather_channels();
     m.listener = std::move(listener);
     const std::lock_guard lock(m.mutex);
     m.listening = m.listener->address();
     return {};
 }
 
-Result<> Migration::migrate_incoming(std::unique_ptr<MigrationChannel> channel, ExitOnError exit) {
+Result<> Migration::migrate_incoming(std::unique_ptr<MigrationChannel> channel, ExitOnError exit,
+                                     std::vector<std::unique_ptr<MigrationChannel>> pages) {
+    MIG_CHECK(impl_->check_channels(pages.size()));
     MIG_CHECK(impl_->begin_incoming(exit));
-    return impl_->accept(std::move(channel), IncomingSession::Mode::Live, nullptr);
+    return impl_->accept({.main = std::move(channel), .main_begin = {}, .pages = std::move(pages)},
+                         IncomingSession::Mode::Live, nullptr);
 }
 
 Result<> Migration::save_snapshot(std::unique_ptr<MigrationChannel> channel, system::Done done) {
-    return impl_->start_outgoing(SaveSession::Mode::Snapshot, ready_made(std::move(channel)),
+    return impl_->start_outgoing(SaveSession::Mode::Snapshot, ready_made(std::move(channel), {}),
                                  nullptr, std::move(done));
 }
 
@@ -461,7 +522,8 @@ Result<> Migration::load_snapshot(std::unique_ptr<MigrationChannel> channel, sys
         // Another attempt may have begun while the VM stopped.
         auto begun = m.destination_status.advance(MigrationStatus::Setup);
         if (begun) {
-            (void)m.accept(std::move(*shared), IncomingSession::Mode::Snapshot, std::move(done));
+            (void)m.accept({.main = std::move(*shared), .main_begin = {}, .pages = {}},
+                           IncomingSession::Mode::Snapshot, std::move(done));
             return;
         }
         if (auto paused = m.deps.runstate.set_state(RunState::Paused); !paused) {
@@ -502,6 +564,7 @@ void Migration::set_exit_request(std::function<void(const Error&)> handler) {
 
 void Migration::shut_down(std::function<void()> done) {
     impl_->listener.reset();
+    impl_->gathering.reset();
     impl_->shut_down_done = std::move(done);
     if (impl_->outgoing) impl_->outgoing->cancel();
     if (impl_->incoming) {

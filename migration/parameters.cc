@@ -25,6 +25,8 @@ constexpr std::array kTable = {
     ParameterInfo{"cpu-throttle-tailslow", &Parameters::cpu_throttle_tailslow, 0, 1, ""},
     // Its bounds depend on another one: check_parameters().
     ParameterInfo{"max-cpu-throttle", &Parameters::max_cpu_throttle, 0, 255, ""},
+    ParameterInfo{"multifd-channels", &Parameters::multifd_channels, 1, 255, ""},
+    ParameterInfo{"zero-page-detection", &Parameters::zero_page_detection, 0, 2, ""},
     ParameterInfo{"x-peer-timeout", &Parameters::x_peer_timeout_ms, 1'000, 86'400'000, " ms"},
 };
 

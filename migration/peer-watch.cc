@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "migration/peer-watch.h"
 
+#include <algorithm>
+
 #include "util/try.h"
 
 namespace ferry::migration {
@@ -24,10 +26,11 @@ void OpenWatch::tick() {
     cancel_.signal();
 }
 
-PeerWatch::PeerWatch(system::MainLoop& loop, util::Env& env, MigrationChannel& channel,
-                     std::string_view peer, std::function<uint64_t()> limit_ms)
+PeerWatch::PeerWatch(system::MainLoop& loop, util::Env& env,
+                     std::vector<MigrationChannel*> channels, std::string_view peer,
+                     std::function<uint64_t()> limit_ms)
     : env_(env),
-      channel_(channel),
+      channels_(std::move(channels)),
       peer_(peer),
       limit_ms_(std::move(limit_ms)),
       since_(env.clock.now()),
@@ -40,13 +43,12 @@ PeerWatch::Expect PeerWatch::expected() const {
 }
 
 uint64_t PeerWatch::moved(Expect what) const {
-    switch (what) {
-        case Expect::Nothing:
-        case Expect::Bytes: return channel_.bytes_read();
-        case Expect::Movement: return channel_.bytes_read() + channel_.bytes_written();
-        case Expect::Taking: return channel_.bytes_written();
+    uint64_t bytes = 0;
+    for (const MigrationChannel* channel : channels_) {
+        if (what != Expect::Taking) bytes += channel->bytes_read();
+        if (what == Expect::Movement || what == Expect::Taking) bytes += channel->bytes_written();
     }
-    return 0;
+    return bytes;
 }
 
 void PeerWatch::tick() {
@@ -62,12 +64,20 @@ void PeerWatch::tick() {
     const uint64_t limit = limit_ms_();
     if (limit == 0 || now - since_ < std::chrono::milliseconds(limit)) return;
     since_ = now;
-    channel_.shutdown(make_error(ErrorKind::PeerFailed,
-                                 "{}: {} has been silent for {} ms (x-peer-timeout)",
-                                 channel_.name(), peer_, limit));
+    for (MigrationChannel* channel : channels_) {
+        channel->shutdown(make_error(ErrorKind::PeerFailed,
+                                     "{}: {} has been silent for {} ms (x-peer-timeout)",
+                                     channels_.front()->name(), peer_, limit));
+    }
 }
 
 Result<size_t> WatchedSource::read_some(MutBytes into) {
+    if (!begin_.empty()) {
+        const size_t count = std::min(begin_.size(), into.size());
+        std::copy_n(begin_.begin(), count, into.begin());
+        begin_.erase(begin_.begin(), begin_.begin() + static_cast<ptrdiff_t>(count));
+        return count;
+    }
     watch_.expect(PeerWatch::Expect::Bytes);
     auto got = channel_.read_some(into);
     watch_.expect(PeerWatch::Expect::Nothing);

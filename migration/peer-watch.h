@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Fails a migration whose peer has gone silent: a timer on the main loop compares the channel's
-// counters and shuts it down with the reason, which wakes whoever is blocked on it.
+// Fails a migration whose peer has gone silent: a timer on the main loop compares the channels'
+// counters and shuts them down with the reason, which wakes whoever is blocked on one.
 #pragma once
 
 #include <atomic>
 #include <functional>
 #include <string_view>
+#include <vector>
 
 #include "migration/channel.h"
 #include "system/main-loop.h"
@@ -44,9 +45,9 @@ class PeerWatch {
         Bytes,     // bytes from the peer
         Taking,    // the peer takes our bytes, whatever it sends
     };
-    // Loop thread; the channel must outlive this. `peer` is who the error is about, a literal;
-    // `limit_ms` 0 means for ever.
-    PeerWatch(system::MainLoop& loop, util::Env& env, MigrationChannel& channel,
+    // Loop thread; the channels must outlive this, the first is the main one. `peer` is who the
+    // error is about, a literal; `limit_ms` 0 means for ever.
+    PeerWatch(system::MainLoop& loop, util::Env& env, std::vector<MigrationChannel*> channels,
               std::string_view peer, std::function<uint64_t()> limit_ms);
 
     void expect(Expect what) { expect_.store(what, std::memory_order_relaxed); }
@@ -59,7 +60,7 @@ class PeerWatch {
     uint64_t moved(Expect what) const;
 
     util::Env& env_;
-    MigrationChannel& channel_;
+    const std::vector<MigrationChannel*> channels_;
     std::string_view peer_;
     std::function<uint64_t()> limit_ms_;
     std::atomic<Expect> expect_ = Expect::Nothing;
@@ -74,10 +75,13 @@ class PeerWatch {
 // while what came is worked on, however long a device takes over it.
 class WatchedSource final : public ByteSource {
  public:
-    WatchedSource(MigrationChannel& channel, PeerWatch& watch) : channel_(channel), watch_(watch) {}
+    // `begin`: of the channel's bytes, what has been read already.
+    WatchedSource(MigrationChannel& channel, PeerWatch& watch, std::vector<std::byte> begin)
+        : begin_(std::move(begin)), channel_(channel), watch_(watch) {}
     Result<size_t> read_some(MutBytes into) override;
 
  private:
+    std::vector<std::byte> begin_;
     MigrationChannel& channel_;
     PeerWatch& watch_;
 };

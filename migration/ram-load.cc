@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "migration/multifd-recv.h"
 #include "migration/ram-records.h"
 #include "migration/zero-page.h"
 #include "trace-points.h"
@@ -13,21 +14,61 @@ namespace ferry::migration {
 
 using system::kPageSize;
 
-void RamLoader::begin() {
+// --- RamTarget
+
+void RamTarget::list() {
+    listed_ = true;
+    if (!block_->used()) written_.emplace(block_->pages());
+    block_->mark_used();
+}
+
+Result<> RamTarget::check(uint64_t offset) const {
+    if (offset % kPageSize == 0 && offset < block_->size()) return {};
+    return make_error(ErrorKind::Protocol,
+                      "offset {:#x} is no page's, or lies outside of block '{}' of {} bytes",
+                      offset, block_->name(), block_->size());
+}
+
+Result<MutBytes> RamTarget::page(uint64_t offset) {
+    MIG_CHECK(check(offset));
+    if (written_) written_->set_range(offset / kPageSize, 1);
+    return block_->host().subspan(offset, kPageSize);
+}
+
+// A page that was never touched needs no memory; one that reads as zeros need not be written.
+Result<> RamTarget::clear_page(uint64_t offset) {
+    MIG_CHECK(check(offset));
+    if (written_ && !written_->test(offset / kPageSize)) return {};
+    const MutBytes page = block_->host().subspan(offset, kPageSize);
+    if (!is_zero_page(page)) std::ranges::fill(page, std::byte{0});
+    return {};
+}
+
+// --- RamLoader
+
+void RamLoader::begin(MultifdReceiver* pages, StreamOptions::Barrier barrier) {
     end();
-    for (const auto& block : memory_.blocks()) targets_.push_back({block.get(), false, {}});
+    pages_ = pages;
+    barrier_ = barrier;
+    for (const auto& block : memory_.blocks()) targets_.emplace_back(*block);
 }
 
 void RamLoader::end() {
     targets_.clear();
+    pages_ = nullptr;
     current_ = nullptr;
     block_list_ = BlockList::Awaited;
 }
 
-RamLoader::Target* RamLoader::find(std::string_view name) {
+RamTarget* RamLoader::find(std::string_view name) {
     const auto found = std::ranges::find_if(
-        targets_, [name](const Target& target) { return target.block->name() == name; });
+        targets_, [name](const RamTarget& target) { return target.block().name() == name; });
     return found == targets_.end() ? nullptr : &*found;
+}
+
+RamTarget* RamLoader::find_listed(std::string_view name) {
+    RamTarget* const target = find(name);
+    return target != nullptr && target->listed() ? target : nullptr;
 }
 
 Result<> RamLoader::load_body(LoadStream& in, SectionKind kind, uint32_t version) {
@@ -42,7 +83,11 @@ Result<> RamLoader::load_body(LoadStream& in, SectionKind kind, uint32_t version
         MIG_TRY(const uint64_t word, in.be64());
         const uint64_t flags = word & kRamFlagMask;
         const uint64_t value = word & ~kRamFlagMask;
-        if (flags == kRamEos && value == 0) return {};
+        if (flags == kRamEos && value == 0) return end_of_body();
+        if (flags == kRamMultifdFlush && value == 0 && pages_ != nullptr) {
+            MIG_CHECK(pages_->barrier());
+            continue;
+        }
         if (flags == kRamMemSize) {
             if (kind != SectionKind::Start) {
                 return make_error(ErrorKind::Protocol, "block list outside of the first section");
@@ -59,6 +104,12 @@ Result<> RamLoader::load_body(LoadStream& in, SectionKind kind, uint32_t version
     }
 }
 
+Result<> RamLoader::end_of_body() {
+    if (pages_ == nullptr) return {};
+    if (barrier_ == StreamOptions::Barrier::PerSection) return pages_->barrier();
+    return pages_->check();
+}
+
 Result<> RamLoader::load_block_list(LoadStream& in, uint64_t total) {
     if (block_list_ == BlockList::Received) return make_error(ErrorKind::Protocol, "comes twice");
     block_list_ = BlockList::Received;
@@ -66,34 +117,32 @@ Result<> RamLoader::load_block_list(LoadStream& in, uint64_t total) {
     while (left != 0) {
         MIG_TRY(const std::string name, in.str8());
         MIG_TRY(const uint64_t length, in.be64(), "block '{}'", name);
-        Target* const target = find(name);
+        RamTarget* const target = find(name);
         if (target == nullptr) {
             return make_error(ErrorKind::Protocol, "block '{}' does not exist here", name);
         }
-        if (target->listed) {
+        if (target->listed()) {
             return make_error(ErrorKind::Protocol, "block '{}' is listed twice", name);
         }
-        if (length != target->block->size()) {
+        if (length != target->block().size()) {
             return make_error(ErrorKind::Protocol,
                               "block '{}' has {} bytes at the source, {} bytes here", name, length,
-                              target->block->size());
+                              target->block().size());
         }
         if (length > left) {
             return make_error(ErrorKind::Protocol, "block '{}' exceeds the announced total of {}",
                               name, total);
         }
-        target->listed = true;
-        if (!target->block->used()) target->written.emplace(target->block->pages());
-        // From now on it holds what a peer sent, even if the load fails.
-        target->block->mark_used();
+        target->list();
         left -= length;
     }
-    for (const Target& target : targets_) {
-        if (!target.listed) {
+    for (const RamTarget& target : targets_) {
+        if (!target.listed()) {
             return make_error(ErrorKind::Protocol, "block '{}' of {} bytes exists here only",
-                              target.block->name(), target.block->size());
+                              target.block().name(), target.block().size());
         }
     }
+    if (pages_ != nullptr) pages_->open(*this);
     trace::ram_load_blocks(trace_, targets_.size(), total);
     return {};
 }
@@ -104,8 +153,8 @@ Result<> RamLoader::select_block(LoadStream& in, uint64_t flags) {
         return {};
     }
     MIG_TRY(const std::string name, in.str8());
-    current_ = find(name);
-    if (current_ == nullptr || !current_->listed) {
+    current_ = find_listed(name);
+    if (current_ == nullptr) {
         return make_error(ErrorKind::Protocol, "block '{}' was not announced", name);
     }
     return {};
@@ -113,35 +162,24 @@ Result<> RamLoader::select_block(LoadStream& in, uint64_t flags) {
 
 Result<> RamLoader::load_page(LoadStream& in, uint64_t flags, uint64_t offset) {
     MIG_CHECK(select_block(in, flags));
-    system::RamBlock& block = *current_->block;
-    if (offset >= block.size()) {  // both are multiples of the page size
-        return make_error(ErrorKind::Protocol,
-                          "offset {:#x} lies outside of block '{}' of {} bytes", offset,
-                          block.name(), block.size());
-    }
-    const MutBytes page = block.host().subspan(offset, kPageSize);
-    auto& written = current_->written;
+    const std::string& block = current_->block().name();
     if ((flags & kRamPage) != 0) {
-        if (written) written->set(offset / kPageSize);
-        MIG_CHECK(in.bytes(page), "block '{}'", block.name());
+        MIG_TRY(const MutBytes page, current_->page(offset));
+        MIG_CHECK(in.bytes(page), "block '{}'", block);
         return {};
     }
     MIG_TRY(const uint8_t fill, in.u8());
     if (fill != 0) {
-        return make_error(ErrorKind::Protocol, "block '{}': page filled with {:#x}", block.name(),
-                          fill);
+        return make_error(ErrorKind::Protocol, "block '{}': page filled with {:#x}", block, fill);
     }
-    // A page that was never touched needs no memory; one that reads as zeros need not be written.
-    if (written && !written->test(offset / kPageSize)) return {};
-    if (!is_zero_page(page)) std::ranges::fill(page, std::byte{0});
-    return {};
+    return current_->clear_page(offset);
 }
 
 Result<> RamLoader::validate() const {
     if (block_list_ == BlockList::Awaited && !targets_.empty()) {
         return make_error(ErrorKind::Protocol,
                           "the stream holds no RAM, but block '{}' exists here",
-                          targets_.front().block->name());
+                          targets_.front().block().name());
     }
     return {};
 }

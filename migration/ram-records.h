@@ -16,6 +16,7 @@ inline constexpr uint64_t kRamZero = 0x002;
 inline constexpr uint64_t kRamMemSize = 0x004;
 inline constexpr uint64_t kRamPage = 0x008;
 inline constexpr uint64_t kRamEos = 0x010;
+inline constexpr uint64_t kRamMultifdFlush = 0x200;
 inline constexpr uint64_t kRamContinue = 0x020;  // joins Zero and Page only
 
 }  // namespace ferry::migration

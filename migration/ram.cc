@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "migration/multifd-send.h"
 #include "migration/ram-dirty.h"
 #include "migration/ram-load.h"
 #include "migration/ram-records.h"
@@ -91,6 +92,12 @@ class RamHandlers final : public SaveVMHandlers {
     void warn_of_untracked();
     void put_block_list(SaveStream& out);
     void put_page(SaveStream& out, const system::RamBlock& block, uint64_t offset);
+    Result<> put_run(SaveStream& out, const RamDirtyMap::Page& run);
+    // Pages that are sent from here on replace those before, on whichever channel.
+    Result<> put_barrier(SaveStream& out);
+    Result<> put_end(SaveStream& out);
+    uint64_t bytes_sent(const SaveStream& out) const;
+    void count_pages();
     // At most kBatchPages; false when nothing was dirty.
     Result<bool> send_batch(SaveStream& out);
 
@@ -108,6 +115,10 @@ class RamHandlers final : public SaveVMHandlers {
     const system::RamBlock* named_block_ = nullptr;  // the last record's
     uint64_t zero_pages_ = 0;
     uint64_t normal_pages_ = 0;
+    // Pages have gone to the page channels since the last barrier: all of them before the last
+    // sync, or some after it.
+    enum class Unfenced : uint8_t { Nothing, Pages, OldPages } unfenced_ = Unfenced::Nothing;
+    ZeroPageDetection detection_ = ZeroPageDetection::Multifd;
     RateMeter dirty_rate_;
     RateMeter send_rate_;
     enum class UntrackedWarning : uint8_t { Due, Given } warning_ = UntrackedWarning::Due;
@@ -164,13 +175,14 @@ void RamHandlers::put_block_list(SaveStream& out) {
         out.str8(block->name());
         out.be64(block->size());
     }
-    out.be64(kRamEos);
 }
 
 Result<> RamHandlers::save_setup(SaveSession& session, SaveStream& out) {
     session_ = &session;
     named_block_ = nullptr;
     warning_ = UntrackedWarning::Due;
+    unfenced_ = Unfenced::Nothing;
+    detection_ = static_cast<ZeroPageDetection>(session.parameters().zero_page_detection);
     reset_stats();
     map_.emplace(memory_);
     // Before the first look: what is written from here on is in somebody's log.
@@ -178,7 +190,7 @@ Result<> RamHandlers::save_setup(SaveSession& session, SaveStream& out) {
     sync(SyncPhase::Precopy);
     put_block_list(out);
     trace::ram_save_begin(env_.trace, memory_.blocks().size(), stats_.total_bytes);
-    return {};
+    return put_end(out);
 }
 
 void RamHandlers::save_cleanup(Outcome) noexcept {
@@ -191,6 +203,7 @@ void RamHandlers::save_cleanup(Outcome) noexcept {
 
 void RamHandlers::sync(SyncPhase phase) {
     const uint64_t found = map_->sync(phase);
+    if (unfenced_ == Unfenced::Pages) unfenced_ = Unfenced::OldPages;
     stats_.dirtied_pages += found;
     const uint64_t count = ++stats_.dirty_sync_count;
     stats_.untracked_bytes = map_->untracked_pages() * kPageSize;
@@ -224,7 +237,7 @@ Result<uint64_t> RamHandlers::state_pending_exact() {
 
 void RamHandlers::put_page(SaveStream& out, const system::RamBlock& block, uint64_t offset) {
     const ConstBytes page = block.host().subspan(offset, kPageSize);
-    const bool is_zero = is_zero_page(page);
+    const bool is_zero = detection_ != ZeroPageDetection::None && is_zero_page(page);
     const bool same_block = named_block_ == &block;
     out.be64(offset | (is_zero ? kRamZero : kRamPage) | (same_block ? kRamContinue : 0));
     if (!same_block) {
@@ -242,18 +255,64 @@ void RamHandlers::put_page(SaveStream& out, const system::RamBlock& block, uint6
     }
 }
 
+Result<> RamHandlers::put_run(SaveStream& out, const RamDirtyMap::Page& run) {
+    MultifdSender* const pages = session_->multifd();
+    const uint64_t begin = run.first * kPageSize;
+    if (pages != nullptr && detection_ != ZeroPageDetection::Legacy) {
+        unfenced_ = Unfenced::Pages;
+        return pages->add(*run.block, begin, run.count);
+    }
+    for (uint64_t i = 0; i < run.count; ++i) {
+        const uint64_t offset = begin + i * kPageSize;
+        if (pages == nullptr || is_zero_page(run.block->host().subspan(offset, kPageSize))) {
+            put_page(out, *run.block, offset);
+        } else {
+            unfenced_ = Unfenced::Pages;
+            MIG_CHECK(pages->add(*run.block, offset, 1));
+        }
+    }
+    return {};
+}
+
+Result<> RamHandlers::put_barrier(SaveStream& out) {
+    MIG_CHECK(session_->multifd()->sync());
+    unfenced_ = Unfenced::Nothing;
+    if (session_->stream_options().multifd_barrier == StreamOptions::Barrier::PerSection) return {};
+    out.be64(kRamMultifdFlush);
+    // The page channels stand still over there until it has come.
+    return out.flush();
+}
+
+void RamHandlers::count_pages() {
+    const MultifdSender* const pages = session_->multifd();
+    const auto elsewhere = pages != nullptr ? pages->sent() : MultifdSender::Sent{};
+    stats_.zero_pages = zero_pages_ + elsewhere.zero_pages;
+    stats_.normal_pages = normal_pages_ + elsewhere.normal_pages;
+}
+
+uint64_t RamHandlers::bytes_sent(const SaveStream& out) const {
+    const MultifdSender* const pages = session_->multifd();
+    return out.position() + (pages != nullptr ? pages->sent().bytes : 0);
+}
+
+Result<> RamHandlers::put_end(SaveStream& out) {
+    const bool each_section =
+        session_->stream_options().multifd_barrier == StreamOptions::Barrier::PerSection;
+    if (session_->multifd() != nullptr && each_section) MIG_CHECK(put_barrier(out));
+    out.be64(kRamEos);
+    return {};
+}
+
 Result<bool> RamHandlers::send_batch(SaveStream& out) {
+    if (unfenced_ == Unfenced::OldPages) MIG_CHECK(put_barrier(out));
     uint64_t sent = 0;
     while (sent < kBatchPages) {
         const RamDirtyMap::Page run = map_->take(kBatchPages - sent);
         if (run.count == 0) break;
-        for (uint64_t i = 0; i < run.count; ++i) {
-            put_page(out, *run.block, (run.first + i) * kPageSize);
-        }
+        MIG_CHECK(put_run(out, run));
         sent += run.count;
     }
-    stats_.zero_pages = zero_pages_;
-    stats_.normal_pages = normal_pages_;
+    count_pages();
     stats_.remaining_bytes = map_->pending_pages() * kPageSize;
     send_rate_.count(sent, env_.clock.now());
     MIG_CHECK(out.status());  // no use in reading on for a peer that is gone
@@ -265,7 +324,7 @@ Result<IterateStatus> RamHandlers::save_live_iterate(SaveStream& out) {
         MIG_TRY(const bool more, send_batch(out));
         if (!more) break;
     } while (map_->dirty_pages() != 0 && !session_->round_is_full());
-    out.be64(kRamEos);
+    MIG_CHECK(put_end(out));
     return map_->dirty_pages() == 0 ? IterateStatus::Done : IterateStatus::More;
 }
 
@@ -275,13 +334,17 @@ Result<> RamHandlers::save_live_complete_precopy(SaveStream& out) {
         sync(SyncPhase::Final);
     }
     util::ScopedSpan span(env_.timeline, "ram", "save");
-    const uint64_t begin = out.position();
+    const uint64_t begin = bytes_sent(out);
     map_->add_untracked();
     while (map_->dirty_pages() != 0) {
         MIG_CHECK(send_batch(out));
     }
-    out.be64(kRamEos);
-    span.add_bytes(out.position() - begin);
+    const bool each_section =
+        session_->stream_options().multifd_barrier == StreamOptions::Barrier::PerSection;
+    if (unfenced_ != Unfenced::Nothing && !each_section) MIG_CHECK(put_barrier(out));
+    MIG_CHECK(put_end(out));
+    count_pages();  // the page channels had some left
+    span.add_bytes(bytes_sent(out) - begin);
     return {};
 }
 
@@ -291,8 +354,8 @@ Result<> RamHandlers::save_state(SaveStream&) {
 
 // --- Destination
 
-Result<> RamHandlers::load_setup(LoadSession&) {
-    loader_.begin();
+Result<> RamHandlers::load_setup(LoadSession& session) {
+    loader_.begin(session.multifd(), session.stream_options().multifd_barrier);
     return {};
 }
 

@@ -94,9 +94,8 @@ void OutgoingSession::cancel() {
     changed_.notify_all();
     cancel_event_.signal();
     // A peer that may hold everything is told in words; see tell_that_the_vm_stays().
-    if (shared_channel_ != nullptr && progress_.stage != Stage::Offered) {
-        shared_channel_->shutdown(cancelled());
-    }
+    if (progress_.stage == Stage::Offered) return;
+    for (MigrationChannel* channel : shared_channels_) channel->shutdown(cancelled());
 }
 
 Result<> OutgoingSession::continue_switchover(MigrationStatus state) {
@@ -141,20 +140,21 @@ void OutgoingSession::thread_main() {
     publish_progress();
     const auto result =
         outcome ? SaveVMHandlers::Outcome::Completed : SaveVMHandlers::Outcome::Failed;
-    if (!outcome && channel_) channel_->shutdown(cancelled());
+    if (!outcome) shut_channels(cancelled());
     for (size_t i = 0; i < set_up_; ++i) {
         if (auto* handlers = vm_.registry.entries()[i]->handlers) handlers->save_cleanup(result);
     }
     // The loop thread owns the watch's timer, and nobody may shut a closed channel.
     vm_.loop.post([this, outcome = std::move(outcome)]() mutable {
         if (thread_.joinable()) thread_.join();
-        if (channel_) channel_->shutdown(cancelled());
+        shut_channels(cancelled());
         reader_.reset();  // its thread uses the watch
+        multifd_.reset();
         watch_.reset();
         open_watch_.reset();
         {
             const std::lock_guard lock(mutex_);
-            shared_channel_ = nullptr;
+            shared_channels_.clear();
             if (!outcome && progress_.cancelled && !given_away()) {
                 outcome = outcome.error().kind() == ErrorKind::Cancelled
                               ? std::move(outcome)
@@ -173,6 +173,8 @@ Error OutgoingSession::hear_last_words(Error closed) {
         if (auto reader = ReturnPathReader::start(*channel_, *this)) reader_ = std::move(*reader);
     }
     if (!reader_) return std::move(closed).context("the destination was lost");
+    // It may wait for more on the main channel when another one broke.
+    (void)channel_->finish_writing();  // if this fails, it has gone
     watch_->expect(PeerWatch::Expect::Bytes);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return progress_.rp_end.has_value(); });
@@ -202,13 +204,32 @@ Result<> OutgoingSession::run() {
     return {};
 }
 
+Result<> OutgoingSession::open_channels() {
+    MIG_TRY(channel_, opener_(cancel_event_));
+    if (mode_ != Mode::Live || !capabilities_.has(Capability::Multifd)) return {};
+    while (page_channels_.size() < parameters_.multifd_channels) {
+        MIG_TRY(auto channel, opener_(cancel_event_), "page channel {}", page_channels_.size());
+        page_channels_.push_back(std::move(channel));
+    }
+    return {};
+}
+
+void OutgoingSession::shut_channels(const Error& reason) {
+    if (channel_) channel_->shutdown(reason);
+    for (const auto& channel : page_channels_) channel->shutdown(reason);
+}
+
+uint64_t OutgoingSession::transferred() const {
+    return (stream_ ? stream_->position() : 0) + (multifd_ ? multifd_->sent().bytes : 0);
+}
+
+util::Nanoseconds OutgoingSession::writing() const {
+    return sink_->writing() + (multifd_ ? multifd_->sent().writing : util::Nanoseconds{});
+}
+
 Result<> OutgoingSession::open() {
-    auto channel = opener_(cancel_event_);
-    Result<> outcome;
-    if (channel) {
-        channel_ = std::move(*channel);
-    } else {
-        outcome = std::move(channel).error();
+    Result<> outcome = open_channels();
+    if (!outcome) {
         if (const uint64_t limit = open_watch_->expired_ms(); limit != 0) {
             outcome =
                 make_error(ErrorKind::PeerFailed,
@@ -226,14 +247,16 @@ Result<> OutgoingSession::open() {
     MIG_CHECK(std::move(outcome));
     sink_ = std::make_unique<TimedSink>(*channel_, vm_.env.clock);
     stream_ = std::make_unique<SaveStream>(*sink_);
+    std::vector<MigrationChannel*> channels{channel_.get()};
+    for (const auto& channel : page_channels_) channels.push_back(channel.get());
     {
         const std::lock_guard lock(mutex_);
         if (progress_.cancelled) return cancelled();
-        shared_channel_ = channel_.get();
+        shared_channels_ = channels;
     }
-    return system::run_on_loop(vm_.loop, [this]() -> Result<> {
+    return system::run_on_loop(vm_.loop, [this, &channels]() -> Result<> {
         open_watch_.reset();
-        watch_ = std::make_unique<PeerWatch>(vm_.loop, vm_.env, *channel_, "the destination",
+        watch_ = std::make_unique<PeerWatch>(vm_.loop, vm_.env, channels, "the destination",
                                              [this] { return vm_.parameters().x_peer_timeout_ms; });
         return {};
     });
@@ -257,6 +280,14 @@ Result<> OutgoingSession::setup() {
     watch_->expect(PeerWatch::Expect::Movement);
     save_header(*stream_, identity_);
     MIG_CHECK(open_return_path());
+    if (!page_channels_.empty()) {
+        const auto detection = static_cast<ZeroPageDetection>(parameters_.zero_page_detection);
+        MIG_TRY(multifd_, MultifdSender::start(page_channels_, vm_.identity.uuid.value_or(Uuid{}),
+                                               detection == ZeroPageDetection::Multifd
+                                                   ? MultifdSender::ZeroPages::Listed
+                                                   : MultifdSender::ZeroPages::Sent,
+                                               vm_.env));
+    }
     for (const auto& entry : vm_.registry.entries()) {
         ++set_up_;
         if (entry->live_handlers() == nullptr) continue;
@@ -323,25 +354,25 @@ bool OutgoingSession::may_switch_over() const {
 Result<> OutgoingSession::iterate() {
     util::ScopedSpan span(vm_.env.timeline, "vm", "pre-copy");
     if (mode_ == Mode::Live && capabilities_.has(Capability::AutoConverge)) {
-        auto_converge_.emplace(vm_).begin(stream_->position());
+        auto_converge_.emplace(vm_).begin(transferred());
     }
     for (;;) {
         MIG_CHECK(check_alive());
         if (mode_ == Mode::Live) {
             MIG_TRY(const uint64_t left, pending());
-            if (auto_converge_) MIG_CHECK(auto_converge_->update(stream_->position()));
+            if (auto_converge_) MIG_CHECK(auto_converge_->update(transferred()));
             if (left <= threshold() && may_switch_over()) return {};
             publish_progress();
-            if (rate_.window_is_full(vm_.env.clock.now(), stream_->position(),
+            if (rate_.window_is_full(vm_.env.clock.now(), transferred(),
                                      vm_.parameters().max_bandwidth_bytes_per_s)) {
                 keep_alive();  // at a low limit there is nothing else for long
                 pause_until(rate_.window_end());
                 continue;
             }
         }
-        const uint64_t before = stream_->position();
+        const uint64_t before = transferred();
         MIG_CHECK(send_round());
-        const uint64_t moved = stream_->position() - before;
+        const uint64_t moved = transferred() - before;
         span.add_bytes(moved);
         // An empty PART per handler is all that was sent.
         const bool idle = moved < 64 * vm_.registry.entries().size();
@@ -363,7 +394,7 @@ void OutgoingSession::pause_until(util::Nanoseconds deadline) {
 
 Result<> OutgoingSession::send_round() {
     watch_->expect(PeerWatch::Expect::Movement);
-    rate_.begin_round(vm_.env.clock.now(), sink_->writing(), stream_->position());
+    rate_.begin_round(vm_.env.clock.now(), writing(), transferred());
     for (const auto& entry : vm_.registry.entries()) {
         if (entry->live_handlers() == nullptr || !entry->handlers->is_active_iterate()) continue;
         SaveVMHandlers& handlers = *entry->handlers;
@@ -376,7 +407,7 @@ Result<> OutgoingSession::send_round() {
         MIG_CHECK(check_alive());
     }
     MIG_CHECK(stream_->flush());
-    rate_.end_round(sink_->writing(), stream_->position());
+    rate_.end_round(writing(), transferred());
     publish_progress();
     return {};
 }
@@ -388,7 +419,7 @@ void OutgoingSession::publish_progress() {
 
 bool OutgoingSession::round_is_full() const {
     if (mode_ == Mode::Snapshot) return false;
-    return rate_.round_is_full(vm_.env.clock.now(), stream_->position(),
+    return rate_.round_is_full(vm_.env.clock.now(), transferred(),
                                vm_.parameters().max_bandwidth_bytes_per_s);
 }
 
@@ -425,7 +456,7 @@ Result<> OutgoingSession::complete() {
     util::ScopedSpan span(vm_.env.timeline, "vm", "save");
     if (mode_ == Mode::Snapshot) MIG_CHECK(vm_.status.advance(MigrationStatus::Device));
     watch_->expect(PeerWatch::Expect::Movement);
-    const uint64_t begin = stream_->position();
+    const uint64_t begin = transferred();
     if (vm_.stream.switchover_start == StreamOptions::Sent::Yes) {
         save_command(*stream_, Command::SwitchoverStart);
     }
@@ -441,7 +472,7 @@ Result<> OutgoingSession::complete() {
     MIG_TRY(const std::string description, save_one_shot_states(*stream_, vm_.registry, identity_),
             "switchover");
     MIG_CHECK(send_end(description));
-    vm_.stats.downtime_bytes = stream_->position() - begin;
+    vm_.stats.downtime_bytes = transferred() - begin;
     span.add_bytes(vm_.stats.downtime_bytes);
     publish_progress();
     return {};
@@ -593,8 +624,8 @@ void OutgoingSession::rp_ended(Result<> how) {
     if (!expected) {
         // Whoever is blocked in a write to this peer need not wait for its socket to fill up.
         auto alive = check_alive();
-        channel_->shutdown(alive ? make_error(ErrorKind::PeerClosed, "the destination has gone")
-                                 : std::move(alive).error());
+        shut_channels(alive ? make_error(ErrorKind::PeerClosed, "the destination has gone")
+                            : std::move(alive).error());
     }
 }
 

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "migration/auto-converge.h"
+#include "migration/multifd-send.h"
 #include "migration/peer-watch.h"
 #include "migration/rate.h"
 #include "migration/return-path.h"
@@ -53,6 +54,8 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     const Parameters& parameters() const override { return parameters_; }
     Result<PeerFeatures> peer_features() override;
     bool round_is_full() const override;
+    MultifdSender* multifd() override { return multifd_.get(); }
+    const StreamOptions& stream_options() const override { return vm_.stream; }
 
  private:
     OutgoingSession(SessionContext& vm, Capabilities caps, Mode mode, util::EventFd cancel);
@@ -96,7 +99,11 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     // Bytes per second that the last pass is thought to go with; 0: not known yet.
     uint64_t switchover_bandwidth() const;
     uint64_t threshold() const;
-    uint64_t transferred() const { return stream_ ? stream_->position() : 0; }
+    // Bytes on all channels.
+    uint64_t transferred() const;
+    util::Nanoseconds writing() const;
+    Result<> open_channels();
+    void shut_channels(const Error& reason);
     void publish_progress();
 
     // ReturnPathEvents, reader's thread
@@ -143,12 +150,14 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     std::condition_variable changed_;
     Progress progress_;
     bool given_away() const { return progress_.stage >= Stage::Unconfirmed; }  // mutex_ held
-    MigrationChannel* shared_channel_ = nullptr;  // for cancel(); guarded by mutex_
+    std::vector<MigrationChannel*> shared_channels_;  // for cancel(); guarded by mutex_
 
     // migration thread
     std::unique_ptr<MigrationChannel> channel_;
+    std::vector<std::unique_ptr<MigrationChannel>> page_channels_;
     std::unique_ptr<TimedSink> sink_;
     std::unique_ptr<SaveStream> stream_;
+    std::unique_ptr<MultifdSender> multifd_;
     std::unique_ptr<ReturnPathReader> reader_;
     std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     RateControl rate_;

@@ -63,7 +63,6 @@ constexpr std::array kRanges = {
     Range{"announce-max", 0, 100'000, 0},
     Range{"announce-rounds", 0, 1'000, 0},
     Range{"announce-step", 1, 10'000, 0},
-    Range{"multifd-channels", 1, 255, 1},
     Range{"multifd-zlib-level", 0, 9, 0},
     Range{"multifd-qatzip-level", 1, 9, 1},
     Range{"multifd-zstd-level", 0, 20, 0},
@@ -97,12 +96,25 @@ Result<> check_range(const ParameterShape& shape, const Json& value) {
                       range->maximum);
 }
 
+// In the order of the numbers that stand for them.
+std::vector<std::string> values_of(const ParameterShape& shape) {
+    if (shape.name == "multifd-compression") return {"none"};
+    if (shape.name == "zero-page-detection") return {"none", "legacy", "multifd"};
+    return {"normal", "cpr-reboot", "cpr-transfer"};
+}
+
 Schema schema_of(const ParameterShape& shape) {
     if (shape.type != JsonType::Enum) return {shape.type};
-    if (shape.name == "multifd-compression") return Schema::enumeration({"none"});
-    if (shape.name == "zero-page-detection")
-        return Schema::enumeration({"none", "legacy", "multifd"});
-    return Schema::enumeration({"normal", "cpr-reboot", "cpr-transfer"});
+    return Schema::enumeration(values_of(shape));
+}
+
+// `value` has the type that the schema asks for.
+uint64_t number_of(const ParameterShape& shape, const Json& value) {
+    if (value.is_boolean()) return value.get<bool>() ? 1 : 0;
+    if (!value.is_string()) return to_uint64(value);
+    const auto values = values_of(shape);
+    return static_cast<uint64_t>(std::ranges::find(values, value.get<std::string>()) -
+                                 values.begin());
 }
 
 Json default_of(const ParameterShape& shape) {
@@ -147,6 +159,8 @@ Json parameters_to_json(const migration::Parameters& parameters) {
             value = default_of(shape);
         } else if (shape.type == JsonType::Bool) {
             value = parameters.*(core->value) != 0;
+        } else if (shape.type == JsonType::Enum) {
+            value = values_of(shape).at(parameters.*(core->value));
         } else {
             value = parameters.*(core->value);
         }
@@ -157,14 +171,12 @@ Json parameters_to_json(const migration::Parameters& parameters) {
 Result<migration::Parameters> change_parameters(migration::Parameters parameters,
                                                 const Json& arguments) {
     for (const auto& entry : arguments.items()) {
-        if (find_core(entry.key()) != nullptr) {
-            const Json& value = entry.value();
-            MIG_CHECK(migration::set_parameter(
-                parameters, entry.key(),
-                value.is_boolean() ? uint64_t{value.get<bool>()} : to_uint64(value)));
+        const ParameterShape* shape = find_parameter(entry.key());
+        if (shape != nullptr && find_core(entry.key()) != nullptr) {
+            MIG_CHECK(migration::set_parameter(parameters, entry.key(),
+                                               number_of(*shape, entry.value())));
             continue;
         }
-        const ParameterShape* shape = find_parameter(entry.key());
         if (shape != nullptr) MIG_CHECK(check_range(*shape, entry.value()));
         if (shape != nullptr && !is_default(*shape, entry.value())) {
             return make_error(ErrorKind::Unsupported,

@@ -70,8 +70,13 @@ struct Parameters {
     uint64_t cpu_throttle_increment = 10;
     uint64_t cpu_throttle_tailslow = 0;
     uint64_t max_cpu_throttle = 99;
+    uint64_t multifd_channels = 2;        // page channels, read when an attempt begins
+    uint64_t zero_page_detection = 2;     // a ZeroPageDetection
     uint64_t x_peer_timeout_ms = 60'000;  // a peer silent for so long has failed
 };
+// Who looks for pages of zeros: nobody, the migration thread, or the threads of multifd.
+enum class ZeroPageDetection : uint8_t { None, Legacy, Multifd };
+
 
 struct ParameterInfo {
     std::string_view name;

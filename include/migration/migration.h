@@ -19,6 +19,7 @@
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/status.h"
+#include "migration/stream-options.h"
 #include "system/main-loop.h"
 #include "system/memory.h"
 #include "system/runstate.h"
@@ -54,13 +55,6 @@ enum class ExitOnError : uint8_t { No, Yes };
 // and the VM is where it belongs.
 enum class MigrationEvent : uint8_t { Setup, Completed, Failed };
 
-// What goes into the stream besides the VM's state; peers of other ages want it differently.
-struct StreamOptions {
-    enum class Sent : bool { No, Yes };
-    Sent switchover_start = Sent::Yes;  // a command before the last pass, unknown before QEMU 10.0
-    Sent global_state = Sent::Yes;      // No: only of a state that is neither running nor paused
-};
-
 // Main loop thread, unless a method says otherwise.
 class Migration {
  public:
@@ -88,14 +82,17 @@ class Migration {
     // Starts an outgoing attempt. Errors are refusals: nothing has begun. `opened` (may be null)
     // is called when a channel that opens at once was opened or failed to.
     Result<> migrate(const MigrationAddress& address, FdTable& fds, system::Done opened);
-    Result<> migrate(std::unique_ptr<MigrationChannel> channel);
+    // With capability multifd `pages` are as many as parameter multifd-channels says.
+    Result<> migrate(std::unique_ptr<MigrationChannel> channel,
+                     std::vector<std::unique_ptr<MigrationChannel>> pages = {});
     // Always succeeds; no effect when nothing runs or the VM was handed over already.
     void migrate_cancel();
     Result<> migrate_continue(MigrationStatus state);
 
     // Whether the VM starts once loaded: RunStateController::autostart().
     Result<> migrate_incoming(const MigrationAddress& address, FdTable& fds, ExitOnError exit);
-    Result<> migrate_incoming(std::unique_ptr<MigrationChannel> channel, ExitOnError exit);
+    Result<> migrate_incoming(std::unique_ptr<MigrationChannel> channel, ExitOnError exit,
+                              std::vector<std::unique_ptr<MigrationChannel>> pages = {});
 
     // A stopped VM to a channel and back, without peer: savevm and loadvm. `done` when over; the VM
     // is then in its former run state (load: paused or running as saved).

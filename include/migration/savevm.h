@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "migration/capabilities.h"
+#include "migration/stream-options.h"
 #include "migration/stream.h"
 #include "migration/vmstate.h"
 #include "system/main-loop.h"
@@ -22,6 +23,9 @@
 #include "util/trace.h"
 
 namespace ferry::migration {
+
+class MultifdSender;
+class MultifdReceiver;
 
 struct SectionId {
     std::string idstr;  // 1..127 bytes, e.g. "0000:00:03.0/vfio"
@@ -62,6 +66,9 @@ class SaveSession {
     virtual Result<PeerFeatures> peer_features() = 0;
     // True once this round's share of max-bandwidth is used up, or the round took long enough.
     virtual bool round_is_full() const = 0;
+    // RAM's: the page channels; null without capability multifd. From setup to the end.
+    virtual MultifdSender* multifd() = 0;
+    virtual const StreamOptions& stream_options() const = 0;
 };
 
 // The attempt as the destination's handlers see it.
@@ -72,6 +79,9 @@ class LoadSession {
     virtual PeerFeatures peer_features() const = 0;
     // One handler's consent to switch over (switchover-ack). Load thread.
     virtual Result<> approve_switchover() = 0;
+    // RAM's, as at the source.
+    virtual MultifdReceiver* multifd() = 0;
+    virtual const StreamOptions& stream_options() const = 0;
 };
 
 // An Error ends the attempt; only *_cleanup() follows it. All sizes are bytes.

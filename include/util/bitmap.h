@@ -52,6 +52,9 @@ class AtomicBitmap {
         : bits_(bits), words_(new std::atomic<uint64_t>[(bits + 63) / 64]()) {}
 
     uint64_t size() const { return bits_; }
+    bool test(uint64_t bit) const {
+        return (words_[bit / 64].load(std::memory_order_relaxed) >> (bit % 64) & 1) != 0;
+    }
     void set_range(uint64_t first, uint64_t count);
     // ORs everything into `out` (same size) and clears it here.
     void collect_into(Bitmap& out);

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::string_view kSwitchoverStart = "send-switchover-start";
 constexpr std::string_view kGlobalState = "store-global-state";
+constexpr std::string_view kFlushPerSection = "multifd-flush-after-each-section";
 constexpr std::string_view kLegacyAck = "switchover-ack-legacy";
 
 // Parts of every stream that nothing here can read a stream without.
@@ -27,7 +28,7 @@ bool is_always_sent(std::string_view name) {
 
 bool is_stream_option(std::string_view name) {
     return name == kSwitchoverStart || name == kGlobalState || name == kLegacyAck ||
-           is_always_sent(name);
+           name == kFlushPerSection || is_always_sent(name);
 }
 
 Result<> set_stream_option(migration::StreamOptions& stream, std::string_view name,
@@ -43,6 +44,11 @@ Result<> set_stream_option(migration::StreamOptions& stream, std::string_view na
     if (is_always_sent(name)) {
         if (on) return {};
         return make_error(ErrorKind::Unsupported, "streams without it are not there; only on");
+    }
+    if (name == kFlushPerSection) {
+        using Barrier = migration::StreamOptions::Barrier;
+        stream.multifd_barrier = on ? Barrier::PerSection : Barrier::PerRound;
+        return {};
     }
     (name == kGlobalState ? stream.global_state : stream.switchover_start) =
         on ? Sent::Yes : Sent::No;

@@ -87,12 +87,15 @@ class FakeSaveSession final : public migration::SaveSession {
     const migration::Parameters& parameters() const override { return parameters_; }
     Result<migration::PeerFeatures> peer_features() override { return migration::PeerFeatures{}; }
     bool round_is_full() const override { return full; }
+    migration::MultifdSender* multifd() override { return nullptr; }
+    const migration::StreamOptions& stream_options() const override { return stream_; }
 
     bool full = false;
 
  private:
     migration::Capabilities capabilities_;
     migration::Parameters parameters_;
+    migration::StreamOptions stream_;
 };
 
 class FakeLoadSession final : public migration::LoadSession {
@@ -100,9 +103,12 @@ class FakeLoadSession final : public migration::LoadSession {
     const migration::Capabilities& capabilities() const override { return capabilities_; }
     migration::PeerFeatures peer_features() const override { return {}; }
     Result<> approve_switchover() override { return {}; }
+    migration::MultifdReceiver* multifd() override { return nullptr; }
+    const migration::StreamOptions& stream_options() const override { return stream_; }
 
  private:
     migration::Capabilities capabilities_;
+    migration::StreamOptions stream_;
 };
 
 // Writes down what the element loop asks for.

@@ -18,10 +18,9 @@ Capabilities only(Capability capability) {
 
 TEST(Capabilities, WhatIsMissingHereIsRefusedByName) {
     const std::set<Capability> fine = {
-        Capability::AutoConverge,      Capability::Events,
-        Capability::ReturnPath,        Capability::PauseBeforeSwitchover,
-        Capability::LateBlockActivate, Capability::DirtyBitmaps,
-        Capability::ValidateUuid,      Capability::ZeroBlocks};
+        Capability::AutoConverge,          Capability::Events,       Capability::ReturnPath,
+        Capability::PauseBeforeSwitchover, Capability::Multifd,      Capability::LateBlockActivate,
+        Capability::DirtyBitmaps,          Capability::ValidateUuid, Capability::ZeroBlocks};
     for (size_t i = 0; i < kCapabilityCount; ++i) {
         const auto capability = static_cast<Capability>(i);
         const auto result = check_capabilities(only(capability));

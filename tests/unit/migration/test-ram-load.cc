@@ -24,7 +24,7 @@ class Loader {
                 *memory.add_block(*system::RamBlock::create_memfd(name, 4 * kPageSize));
             if (used == MarkUsed::Yes) block->mark_used();
         }
-        loader.begin();
+        loader.begin(nullptr, StreamOptions::Barrier::PerRound);
     }
     std::string load(std::string_view body, SectionKind kind = SectionKind::Start,
                      uint32_t version = 4) {
@@ -118,9 +118,9 @@ TEST(RamLoad, OnlyOneKnownFlagIsAccepted) {
 }
 
 TEST(RamLoad, PageOutsideOfItsBlockIsRefused) {
-    expect_refused(with(kList, "0000000000004008 02 'm0'"), "offset 0x4000 lies outside");
-    expect_refused(with(kList, "fffffffffffff008 02 'm0'"), "lies outside");
-    expect_refused(with(kList, "0000000000004002 02 'm1' 00"), "lies outside");
+    expect_refused(with(kList, "0000000000004008 02 'm0'"), "offset 0x4000 is no page's, or lies outside");
+    expect_refused(with(kList, "fffffffffffff008 02 'm0'"), "lies outside of block");
+    expect_refused(with(kList, "0000000000004002 02 'm1' 00"), "lies outside of block");
 }
 
 TEST(RamLoad, PageOfABlockThatWasNotAnnouncedIsRefused) {
@@ -145,7 +145,7 @@ TEST(RamLoad, ContinueReachesOverSections) {
     EXPECT_EQ(to.at(1, 0x3fff), std::byte{0x22});
     EXPECT_EQ(to.at(0, 0), std::byte{0});
     // The next load begins without one.
-    to.loader.begin();
+    to.loader.begin(nullptr, StreamOptions::Barrier::PerRound);
     EXPECT_NE(to.load(with(kList, "0000000000000028"), SectionKind::Start), "ok");
 }
 
@@ -178,7 +178,7 @@ TEST(RamLoad, LoadedMemoryCountsAsUsedEvenIfTheLoadFailed) {
     Loader to;
     EXPECT_NE(to.load(with(kList, "0000000000000008 02 'm0' 11*17")), "ok");
     EXPECT_TRUE(to.memory.blocks()[0]->used());
-    to.loader.begin();
+    to.loader.begin(nullptr, StreamOptions::Barrier::PerRound);
     EXPECT_EQ(to.load(with(kList, "0000000000000002 02 'm0' 00", kEos)), "ok");
     EXPECT_EQ(to.at(0, 0), std::byte{0});
 }
@@ -189,7 +189,7 @@ TEST(RamLoad, EveryTruncationIsAnEarlyEnd) {
         kEos));
     Loader to;
     for (size_t size = 0; size < whole.size(); ++size) {
-        to.loader.begin();
+        to.loader.begin(nullptr, StreamOptions::Barrier::PerRound);
         MemorySource source(ConstBytes(whole).first(size));
         LoadStream in(source, LoadStream::kMaxPeek);
         const auto result = to.loader.load_body(in, SectionKind::Start, 4);

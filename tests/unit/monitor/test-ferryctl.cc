@@ -368,9 +368,10 @@ TEST_F(FerryctlTest, FailedMigrationSaysWhyAndIsStatus1) {
     EXPECT_EQ(ferryctl({"migrate", uri(), "--no-progress"}), 1);
     EXPECT_TRUE(err.str().starts_with("ferryctl: migration failed: ")) << err.str();
     EXPECT_NE(err.str().find(path("migration")), std::string::npos) << err.str();
-    EXPECT_EQ(ferryctl({"migrate", uri(), "--set", "multifd-channels=9"}), 1);
-    EXPECT_EQ(err.str(),
-              "ferryctl: Parameter 'multifd-channels' is not supported: it can only be 2\n");
+    EXPECT_EQ(ferryctl({"migrate", uri(), "--set", "xbzrle-cache-size=1048576"}), 1);
+    EXPECT_EQ(
+        err.str(),
+        "ferryctl: Parameter 'xbzrle-cache-size' is not supported: it can only be 67108864\n");
 }
 
 TEST_F(FerryctlTest, ProgressGoesToAFileLineByLineAndToATerminalInOneLine) {

@@ -195,14 +195,13 @@ TEST(Address, FamilyThatIsSwitchedOffLeavesTheOther) {
 }
 
 TEST(Settings, EveryParameterOfTheCoreCanBeReachedAndHasItsDefault) {
-    const migration::Parameters defaults;
+    const Json shown = parameters_to_json({});
     for (const migration::ParameterInfo& core : migration::parameter_table()) {
         const ParameterShape* shape = find_parameter(core.name);
         ASSERT_NE(shape, nullptr) << core.name;
-        const bool* flag = std::get_if<bool>(&shape->default_value);
-        const uint64_t value =
-            flag != nullptr ? uint64_t{*flag} : std::get<uint64_t>(shape->default_value);
-        EXPECT_EQ(value, defaults.*core.value) << core.name;
+        const Json value =
+            std::visit([](const auto& one) { return Json(one); }, shape->default_value);
+        EXPECT_EQ(value, shown[std::string(core.name)]) << core.name;
     }
 }
 

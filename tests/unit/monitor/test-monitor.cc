@@ -405,9 +405,9 @@ TEST_F(MonitorTest, ParametersAreAllShownAndThoseThatExistCanBeSet) {
 
 TEST_F(MonitorTest, OneRefusedParameterRefusesTheCall) {
     make_running();
-    EXPECT_EQ(
-        desc(call("migrate-set-parameters", {{"downtime-limit", 500}, {"multifd-channels", 4}})),
-        "Parameter 'multifd-channels' is not supported: it can only be 2");
+    EXPECT_EQ(desc(call("migrate-set-parameters",
+                        {{"downtime-limit", 500}, {"xbzrle-cache-size", 4096}})),
+              "Parameter 'xbzrle-cache-size' is not supported: it can only be 67108864");
     EXPECT_EQ(desc(call("migrate-set-parameters", {{"downtime-limit", 2000001}})),
               "Parameter 'downtime_limit' expects a value between 0 and 2000000");
     EXPECT_EQ(desc(call("migrate-set-parameters", {{"warp", 1}})),

@@ -28,11 +28,14 @@ class FakeSaveSession final : public migration::SaveSession {
     const migration::Parameters& parameters() const override { return its_parameters; }
     Result<migration::PeerFeatures> peer_features() override { return its_features; }
     bool round_is_full() const override { return false; }
+    migration::MultifdSender* multifd() override { return nullptr; }
+    const migration::StreamOptions& stream_options() const override { return its_stream; }
 
     Mode its_mode = Mode::Live;
     migration::Capabilities its_capabilities;
     migration::Parameters its_parameters;
     migration::PeerFeatures its_features;
+    migration::StreamOptions its_stream;
 };
 
 class FakeLoadSession final : public migration::LoadSession {
@@ -43,9 +46,12 @@ class FakeLoadSession final : public migration::LoadSession {
         ++approvals;
         return {};
     }
+    migration::MultifdReceiver* multifd() override { return nullptr; }
+    const migration::StreamOptions& stream_options() const override { return its_stream; }
 
     migration::Capabilities its_capabilities;
     migration::PeerFeatures its_features;
+    migration::StreamOptions its_stream;
     int approvals = 0;
 };
 

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "migration/multifd-send.h"
+
+#include <algorithm>
+
+#include "migration/zero-page.h"
+#include "util/thread.h"
+#include "util/try.h"
+
+namespace ferry::migration {
+
+using system::kPageSize;
+
+namespace {
+// While a lane writes one, the next one waits for it.
+constexpr size_t kBatchesPerLane = 2;
+}  // namespace
+
+Result<std::unique_ptr<MultifdSender>> MultifdSender::start(
+    const std::vector<std::unique_ptr<MigrationChannel>>& channels, const Uuid& uuid,
+    ZeroPages zero_pages, util::Env& env) {
+    std::unique_ptr<MultifdSender> sender(new MultifdSender(zero_pages, env));
+    const size_t batches = channels.size() * kBatchesPerLane + 1;
+    for (size_t i = 0; i < batches; ++i) {
+        sender->batches_.push_back(std::make_unique<Batch>());
+        sender->free_.push_back(sender->batches_.back().get());
+    }
+    sender->queue_.resize(batches);
+    for (size_t i = 0; i < channels.size(); ++i) {
+        const MultifdInit init = multifd_init(uuid, static_cast<uint8_t>(i));
+        const std::array<ConstBytes, 1> parts{init};
+        MIG_CHECK(channels[i]->write_all(parts), "page channel {}", i);
+        auto lane = std::make_unique<Lane>();
+        lane->channel = channels[i].get();
+        lane->parts.reserve(kMultifdMaxPages + 1);
+        sender->sent_.bytes += init.size();
+        sender->lanes_.push_back(std::move(lane));
+    }
+    for (size_t i = 0; i < channels.size(); ++i) {
+        Lane& lane = *sender->lanes_[i];
+        MIG_TRY(lane.thread, util::start_thread("mig/src/send_" + std::to_string(i),
+                                                [raw = sender.get(), &lane](
+                                                    const std::stop_token&) { raw->run(lane); }));
+    }
+    return sender;
+}
+
+MultifdSender::~MultifdSender() {
+    {
+        const std::lock_guard lock(mutex_);
+        stopping_ = true;
+    }
+    work_.notify_all();
+}
+
+// --- migration thread
+
+Result<> MultifdSender::add(const system::RamBlock& block, uint64_t offset, uint64_t pages) {
+    for (uint64_t i = 0; i < pages; ++i) {
+        if (filling_ != nullptr &&
+            (filling_->block != &block || filling_->packet.normal_pages == kMultifdMaxPages)) {
+            MIG_CHECK(queue_filling());
+        }
+        if (filling_ == nullptr) {
+            std::unique_lock lock(mutex_);
+            done_.wait(lock, [this] { return error_ || !free_.empty(); });
+            if (error_) return *error_;
+            filling_ = free_.back();
+            free_.pop_back();
+            filling_->block = &block;
+            filling_->packet.normal_pages = 0;
+        }
+        MultifdPacket& packet = filling_->packet;
+        packet.offsets.at(packet.normal_pages++) = offset + i * kPageSize;
+    }
+    return {};
+}
+
+Result<> MultifdSender::queue_filling() {
+    Batch* const full = std::exchange(filling_, nullptr);
+    {
+        const std::lock_guard lock(mutex_);
+        if (error_) return *error_;
+        queue_[(queue_head_ + queued_) % queue_.size()] = full;
+        ++queued_;
+    }
+    work_.notify_one();
+    return {};
+}
+
+Result<> MultifdSender::sync() {
+    if (filling_ != nullptr) MIG_CHECK(queue_filling());
+    std::unique_lock lock(mutex_);
+    ++syncs_wanted_;
+    work_.notify_all();
+    done_.wait(lock, [this] {
+        return error_ || std::ranges::all_of(lanes_, [this](const auto& lane) {
+                   return lane->syncs == syncs_wanted_;
+               });
+    });
+    if (error_) return *error_;
+    return {};
+}
+
+MultifdSender::Sent MultifdSender::sent() const {
+    const std::lock_guard lock(mutex_);
+    Sent now = sent_;
+    if (writing_ != 0) now.writing += env_.clock.now() - writing_since_;
+    return now;
+}
+
+// --- a lane's thread
+
+void MultifdSender::run(Lane& lane) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        work_.wait(lock, [&] {
+            return stopping_ || error_ || queued_ != 0 || lane.syncs != syncs_wanted_;
+        });
+        if (stopping_ || error_) return;
+        Batch* batch = nullptr;
+        if (queued_ != 0) {
+            batch = queue_[queue_head_];
+            queue_head_ = (queue_head_ + 1) % queue_.size();
+            --queued_;
+            batch->packet.number = next_packet_++;
+            if (writing_++ == 0) writing_since_ = env_.clock.now();
+        }
+        const uint64_t sync_number = batch == nullptr ? next_packet_++ : 0;
+        lock.unlock();
+        auto sent = batch != nullptr ? send(lane, *batch) : send_sync(lane, sync_number);
+        lock.lock();
+        if (batch == nullptr) {
+            ++lane.syncs;  // the queue was empty, so all that was added before has its lane
+        } else {
+            if (--writing_ == 0) sent_.writing += env_.clock.now() - writing_since_;
+            sent_.normal_pages += batch->packet.normal_pages;
+            sent_.zero_pages += batch->packet.zero_pages;
+            sent_.bytes += batch->packet.normal_pages * kPageSize;
+            free_.push_back(batch);
+        }
+        sent_.bytes += kMultifdPacketBytes;
+        if (!sent && !error_) error_ = std::move(sent).error();
+        done_.notify_one();
+        if (error_) work_.notify_all();
+    }
+}
+
+void MultifdSender::list_zero_pages(Batch& batch) const {
+    MultifdPacket& packet = batch.packet;
+    const MutBytes memory = batch.block->host();
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init): written before it is read
+    std::array<uint64_t, kMultifdMaxPages> zeros;
+    uint32_t normal = 0;
+    uint32_t zero = 0;
+    // In order, since neighbours leave as one piece.
+    for (const uint64_t offset : packet.normal()) {
+        if (is_zero_page(memory.subspan(offset, kPageSize))) {
+            zeros.at(zero++) = offset;
+        } else {
+            packet.offsets.at(normal++) = offset;
+        }
+    }
+    std::copy_n(zeros.begin(), zero, packet.offsets.begin() + normal);
+    packet.normal_pages = normal;
+    packet.zero_pages = zero;
+}
+
+Result<> MultifdSender::send(Lane& lane, Batch& batch) {
+    MultifdPacket& packet = batch.packet;
+    packet.flags = 0;
+    packet.block = batch.block->name();
+    packet.zero_pages = 0;
+    if (zero_pages_ == ZeroPages::Listed) list_zero_pages(batch);
+    put_multifd_packet(lane.header, packet);
+    lane.parts.clear();
+    lane.parts.emplace_back(lane.header);
+    const std::byte* const memory = batch.block->host().data();
+    for (const uint64_t offset : packet.normal()) {
+        const ConstBytes page(memory + offset, kPageSize);
+        ConstBytes& last = lane.parts.back();
+        if (lane.parts.size() > 1 && last.data() + last.size() == page.data()) {
+            last = {last.data(), last.size() + kPageSize};
+        } else {
+            lane.parts.push_back(page);
+        }
+    }
+    return lane.channel->write_all(lane.parts);
+}
+
+Result<> MultifdSender::send_sync(Lane& lane, uint64_t number) {
+    MultifdPacket packet;
+    packet.flags = kMultifdSync;
+    packet.number = number;
+    put_multifd_packet(lane.header, packet);
+    const std::array<ConstBytes, 1> parts{lane.header};
+    return lane.channel->write_all(parts);
+}
+
+}  // namespace ferry::migration

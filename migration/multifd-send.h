@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The source's page channels: whoever comes to a page hands it to the next channel that is free.
+// docs/devel/multifd.rst draws the queue and says why it is ordered enough.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "migration/channel.h"
+#include "migration/multifd-packet.h"
+#include "util/env.h"
+
+namespace ferry::migration {
+
+// Made, used and destroyed by the migration thread.
+class MultifdSender {
+ public:
+    enum class ZeroPages : uint8_t { Sent, Listed };
+
+    // Sends INIT on every channel and starts its thread (mig/src/send_N). The channels must outlive
+    // this; shutting them down wakes the threads.
+    static Result<std::unique_ptr<MultifdSender>> start(
+        const std::vector<std::unique_ptr<MigrationChannel>>& channels, const Uuid& uuid,
+        ZeroPages zero_pages, util::Env& env);
+    // Leaves out what has not been synced.
+    ~MultifdSender();
+    MultifdSender(const MultifdSender&) = delete;
+    MultifdSender& operator=(const MultifdSender&) = delete;
+
+    // Takes `pages` pages of the block from `offset` on; waits while all channels are behind. The
+    // memory is read later, so a page may go out in parts old and new: it must be dirty again then.
+    Result<> add(const system::RamBlock& block, uint64_t offset, uint64_t pages);
+    // What was added is written, on all channels, and a SYNC behind it.
+    Result<> sync();
+
+    struct Sent {
+        uint64_t bytes = 0;
+        uint64_t normal_pages = 0;
+        uint64_t zero_pages = 0;
+        util::Nanoseconds writing{};  // time in which one channel or more had something to write
+    };
+    Sent sent() const;
+
+ private:
+    struct Lane {
+        MigrationChannel* channel = nullptr;
+        uint64_t syncs = 0;  // written
+        MultifdHeader header;
+        std::vector<ConstBytes> parts;
+        std::jthread thread;
+    };
+    // Pages of one block, not looked at yet.
+    struct Batch {
+        const system::RamBlock* block = nullptr;
+        MultifdPacket packet;
+    };
+
+    MultifdSender(ZeroPages zero_pages, util::Env& env) : zero_pages_(zero_pages), env_(env) {}
+    void run(Lane& lane);
+    Result<> send(Lane& lane, Batch& batch);
+    Result<> send_sync(Lane& lane, uint64_t number);
+    void list_zero_pages(Batch& batch) const;
+    Result<> queue_filling();  // mutex_ not held
+
+    const ZeroPages zero_pages_;
+    util::Env& env_;
+    std::vector<std::unique_ptr<Batch>> batches_;
+    Batch* filling_ = nullptr;  // migration thread's
+
+    mutable std::mutex mutex_;
+    std::condition_variable work_;  // for the lanes
+    std::condition_variable done_;  // for the migration thread
+    std::vector<Batch*> free_;
+    std::vector<Batch*> queue_;  // a ring of batches_.size()
+    size_t queue_head_ = 0;
+    size_t queued_ = 0;
+    size_t writing_ = 0;  // lanes that have a batch
+    util::Nanoseconds writing_since_{};
+    uint64_t syncs_wanted_ = 0;
+    uint64_t next_packet_ = 0;
+    bool stopping_ = false;
+    std::optional<Error> error_;
+    Sent sent_;
+    std::vector<std::unique_ptr<Lane>> lanes_;  // last: joined before the rest goes
+};
+
+}  // namespace ferry::migration

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""RAM over channels of its own. With a real QEMU: test_qemu.py."""
+
+import os
+import socket
+
+from harness.qmp import QmpError
+from harness.vmm import VmmTestCase, migrate, start_migration, workload
+
+
+def channels(count, *vmms):
+    for vmm in vmms:
+        vmm.set_capabilities("multifd")
+        vmm.set_parameters(**{"multifd-channels": count})
+
+
+class Multifd(VmmTestCase):
+    def filled_pair(self, count=2):
+        src, dst = self.enterContext(self.pair(memory="32M", backed=True, destination=["-S"]))
+        src.qtest.write(0x100000, os.urandom(4 << 20))
+        channels(count, src, dst)
+        return src, dst
+
+    def check_arrived(self, src, dst):
+        src.wait_migration()
+        dst.wait_migration()
+        self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "paused"))
+        self.assert_same_memory(src, dst)
+
+    def assert_refused(self, description, vmm, command, **arguments):
+        with self.assertRaises(QmpError) as refusal:
+            vmm.cmd(command, arguments)
+        self.assertEqual(refusal.exception.desc, description)
+
+    def test_unix(self):
+        for count in (1, 3, 16):
+            src, dst = self.filled_pair(count)
+            start_migration(src, dst, f"unix:{self.folder}/with-{count}")
+            self.check_arrived(src, dst)
+
+    def test_tcp_by_channels(self):
+        src, dst = self.filled_pair()
+        dst.cmd("migrate-incoming", uri="tcp:127.0.0.1:0")
+        (address,) = dst.cmd("query-migrate")["socket-address"]
+        src.cmd("migrate", channels=[{"channel-type": "main", "addr": {
+            "transport": "socket", "type": "inet", "host": "127.0.0.1",
+            "port": address["port"]}}])
+        self.check_arrived(src, dst)
+
+    def test_each_zero_page_detection(self):
+        for detection in ("none", "legacy", "multifd"):
+            src, dst = self.filled_pair()
+            src.set_parameters(**{"zero-page-detection": detection})
+            start_migration(src, dst, f"unix:{self.folder}/{detection}")
+            self.check_arrived(src, dst)
+            ram = src.cmd("query-migrate")["ram"]
+            self.assertEqual(ram["duplicate"] == 0, detection == "none")
+            self.assertGreaterEqual(ram["transferred"], ram["normal"] * 4096)
+
+    def test_guest_that_writes_while_it_moves(self):
+        src, dst = self.enterContext(self.pair(*workload("8M"), memory="32M", backed=True))
+        channels(4, src, dst)
+        src.set_capabilities("return-path")
+        dst.set_capabilities("return-path")
+        migrate(src, dst)
+        self.assert_workload_correct(dst)
+
+    def test_no_thread_or_descriptor_is_left(self):
+        src, dst = self.filled_pair(4)
+        before = [src.resources(), dst.resources()]
+        start_migration(src, dst)
+        self.check_arrived(src, dst)
+        for vmm, was in zip((src, dst), before):
+            vmm.wait_resources(was)
+
+    def test_fewer_channels_at_the_source_end_by_the_time_limit(self):
+        src, dst = self.filled_pair()
+        src.set_parameters(**{"multifd-channels": 1, "x-peer-timeout": 1000})
+        dst.set_parameters(**{"x-peer-timeout": 1000})
+        src.set_capabilities("return-path")
+        uri = start_migration(src, dst)
+        src.wait_migration("failed")
+        src.wait_run_state("running")
+        dst.wait_for(lambda: "only 2 of 3 connections came" in dst.log(), "the reason in the log")
+        # It waits on, and the next attempt has what it takes.
+        src.set_parameters(**{"multifd-channels": 2})
+        src.cmd("migrate", uri=uri)
+        self.check_arrived(src, dst)
+
+    def test_a_connection_that_is_none_of_them_is_closed(self):
+        src, dst = self.filled_pair()
+        uri = f"unix:{self.folder}/strangers"
+        dst.cmd("migrate-incoming", uri=uri)
+        stranger = socket.socket(socket.AF_UNIX)
+        self.addCleanup(stranger.close)
+        stranger.connect(uri.removeprefix("unix:"))
+        stranger.sendall(b"GET / HTTP/1.1\r\n")
+        try:
+            self.assertEqual(stranger.recv(1), b"")
+        except ConnectionResetError:
+            pass  # nobody read the rest of what it said
+        src.cmd("migrate", uri=uri)
+        self.check_arrived(src, dst)
+
+    def test_transports_without_more_channels_are_refused(self):
+        src, dst = self.filled_pair()
+        error = "Migration requires multi-channel URIs (e.g. tcp)"
+        for uri in ("exec:cat", f"file:{self.folder}/file", "fd:some"):
+            for vmm, command in ((src, "migrate"), (dst, "migrate-incoming")):
+                self.assert_refused(error, vmm, command, uri=uri)
+
+    def test_capability_comes_before_the_listener(self):
+        _, dst = self.enterContext(self.pair(memory="16M"))
+        dst.cmd("migrate-incoming", uri=f"unix:{self.folder}/early")
+        self.assert_refused("Multifd must be set before incoming starts", dst,
+                            "migrate-set-capabilities",
+                            capabilities=[{"capability": "multifd", "state": True}])

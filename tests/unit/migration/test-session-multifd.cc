@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Whole migrations whose RAM goes over channels of its own, and what a line or a peer that breaks
+// does to both sides.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "migration/multifd-packet.h"
+#include "tests/support/fault-channel.h"
+#include "tests/support/test-vm.h"
+#include "util/wire.h"
+
+namespace ferry::migration {
+namespace {
+
+using system::kPageSize;
+using system::RunState;
+using test::Guest;
+using test::TestVm;
+
+using Channels = std::vector<std::unique_ptr<MigrationChannel>>;
+
+// A migration with `count` page channels, whose ends a test may wrap or keep.
+struct Lines {
+    explicit Lines(size_t count) {
+        std::tie(src, dst) = make_memory_channel_pair();
+        for (size_t i = 0; i < count; ++i) {
+            auto [a, b] = make_memory_channel_pair("page-" + std::to_string(i));
+            src_pages.push_back(std::move(a));
+            dst_pages.push_back(std::move(b));
+        }
+    }
+    std::unique_ptr<MigrationChannel> src;
+    std::unique_ptr<MigrationChannel> dst;
+    Channels src_pages;
+    Channels dst_pages;
+};
+
+class MultifdSessionTest : public testing::Test {
+ protected:
+    void make_pair(size_t channels, Guest guest = Guest::Dirtying) {
+        src = std::make_unique<TestVm>(clock, RunState::PreLaunch, guest);
+        dst = std::make_unique<TestVm>(clock, RunState::InMigrate, guest);
+        src->fill_ram(1);
+        ASSERT_TRUE(src->start());
+        for (TestVm* vm : {src.get(), dst.get()}) {
+            set(*vm, [channels](Parameters& p) { p.multifd_channels = channels; });
+            ASSERT_TRUE(vm->set_capability(Capability::Multifd));
+        }
+    }
+    void return_path() {
+        ASSERT_TRUE(src->set_capability(Capability::ReturnPath));
+        ASSERT_TRUE(dst->set_capability(Capability::ReturnPath));
+    }
+    void set(TestVm& vm, const std::function<void(Parameters&)>& change) {
+        ASSERT_TRUE(vm.on_loop([&] {
+            Parameters now = vm.migration->parameters();
+            change(now);
+            return vm.migration->set_parameters(now);
+        }));
+    }
+    void arrive_paused() {
+        ASSERT_TRUE(dst->on_loop([&]() -> Result<> {
+            dst->runstate.set_autostart(false);
+            return {};
+        }));
+    }
+    void begin(Lines lines) {
+        ASSERT_TRUE(dst->on_loop([&] {
+            return dst->migration->migrate_incoming(std::move(lines.dst), ExitOnError::No,
+                                                    std::move(lines.dst_pages));
+        }));
+        ASSERT_TRUE(src->on_loop([&] {
+            return src->migration->migrate(std::move(lines.src), std::move(lines.src_pages));
+        }));
+    }
+    void finish() {
+        ASSERT_TRUE(src->wait_over());
+        ASSERT_TRUE(dst->wait_over());
+    }
+    void expect_moved() {
+        EXPECT_EQ(src->status(), MigrationStatus::Completed) << src->error_desc();
+        EXPECT_EQ(dst->status(), MigrationStatus::Completed) << dst->error_desc();
+        EXPECT_TRUE(test::same_ram(*src, *dst));
+    }
+    void expect_source_goes_on() {
+        EXPECT_EQ(src->status(), MigrationStatus::Failed);
+        EXPECT_EQ(src->state(), RunState::Running);
+        EXPECT_FALSE(src->error_desc().empty());
+        EXPECT_EQ(dst->status(), MigrationStatus::Failed);
+        EXPECT_NE(dst->state(), RunState::Running);
+    }
+    // A destination whose first page channel gets `bytes` from a source that means no good. The
+    // rest of the source is silent. Returns the destination's error.
+    std::string hostile(ConstBytes bytes, size_t channels = 1) {
+        dst = std::make_unique<TestVm>(clock, RunState::InMigrate);
+        set(*dst, [channels](Parameters& p) { p.multifd_channels = channels; });
+        EXPECT_TRUE(dst->set_capability(Capability::Multifd));
+        Lines lines(channels);
+        EXPECT_TRUE(dst->on_loop([&] {
+            return dst->migration->migrate_incoming(std::move(lines.dst), ExitOnError::No,
+                                                    std::move(lines.dst_pages));
+        }));
+        send_main(*lines.src);
+        const std::array<ConstBytes, 1> parts{bytes};
+        EXPECT_TRUE(lines.src_pages[0]->write_all(parts));
+        EXPECT_TRUE(lines.src_pages[0]->finish_writing());
+        EXPECT_TRUE(dst->wait_over());
+        EXPECT_EQ(dst->status(), MigrationStatus::Failed);
+        return dst->error_desc();
+    }
+    // Up to the first barrier, which waits for the page channels.
+    void send_main(MigrationChannel& to) {
+        const auto string = [](std::vector<std::byte>& out, std::string_view text) {
+            out.push_back(static_cast<std::byte>(text.size()));
+            out.insert(out.end(), bytes_of(text).begin(), bytes_of(text).end());
+        };
+        const auto number = [](std::vector<std::byte>& out, uint64_t value, size_t bytes) {
+            while (bytes-- != 0) out.push_back(static_cast<std::byte>(value >> (8 * bytes)));
+        };
+        std::vector<std::byte> raw;
+        number(raw, 0x5145564d, 4);  // magic
+        number(raw, 3, 4);
+        number(raw, 7, 1);  // configuration
+        const std::string_view machine = "test-machine";
+        number(raw, machine.size(), 4);
+        raw.insert(raw.end(), bytes_of(machine).begin(), bytes_of(machine).end());
+        number(raw, 1, 1);  // SECTION_START
+        number(raw, 0, 4);
+        string(raw, "ram");
+        number(raw, 0, 4);
+        number(raw, 4, 4);
+        number(raw, TestVm::kRamBytes | 4, 8);
+        string(raw, dst->ram->name());
+        number(raw, TestVm::kRamBytes, 8);
+        number(raw, 0x200, 8);  // FLUSH
+        const std::array<ConstBytes, 1> parts{raw};
+        ASSERT_TRUE(to.write_all(parts));
+    }
+    std::vector<std::byte> init(uint8_t channel = 0) {
+        const MultifdInit raw = multifd_init(Uuid{}, channel);
+        return {raw.begin(), raw.end()};
+    }
+    std::vector<std::byte> packet(const std::function<void(MultifdPacket&)>& fill,
+                                  size_t data_bytes = 0) {
+        MultifdPacket one;
+        one.block = block_name;
+        fill(one);
+        MultifdHeader raw{};
+        put_multifd_packet(raw, one);
+        std::vector<std::byte> out = init();
+        out.insert(out.end(), raw.begin(), raw.end());
+        out.resize(out.size() + data_bytes, std::byte{0x5a});
+        return out;
+    }
+
+    std::string block_name = "test.ram";
+    util::SystemClock clock;
+    std::unique_ptr<TestVm> src;
+    std::unique_ptr<TestVm> dst;
+};
+
+TEST_F(MultifdSessionTest, RunningVmMovesOverOneTwoAndEightChannels) {
+    for (const size_t channels : {1, 2, 8}) {
+        make_pair(channels);
+        return_path();
+        arrive_paused();
+        begin(Lines(channels));
+        finish();
+        expect_moved();
+        EXPECT_EQ(dst->state(), RunState::Paused) << channels;
+    }
+}
+
+TEST_F(MultifdSessionTest, EveryZeroPageDetectionMovesTheSameRam) {
+    for (const auto detection :
+         {ZeroPageDetection::None, ZeroPageDetection::Legacy, ZeroPageDetection::Multifd}) {
+        make_pair(2);
+        return_path();
+        arrive_paused();
+        set(*src, [&](Parameters& p) { p.zero_page_detection = static_cast<uint64_t>(detection); });
+        begin(Lines(2));
+        finish();
+        expect_moved();
+        const auto counters = src->migration->query().counters;
+        ASSERT_TRUE(counters);
+        EXPECT_EQ(counters->duplicate == 0, detection == ZeroPageDetection::None);
+        EXPECT_GT(counters->normal, 0U);
+    }
+}
+
+TEST_F(MultifdSessionTest, BarrierPerSectionIsUnderstoodOnBothSides) {
+    make_pair(2);
+    arrive_paused();
+    for (TestVm* vm : {src.get(), dst.get()}) {
+        StreamOptions options = vm->migration->stream_options();
+        options.multifd_barrier = StreamOptions::Barrier::PerSection;
+        ASSERT_TRUE(vm->on_loop([&]() -> Result<> {
+            vm->migration->set_stream_options(options);
+            return {};
+        }));
+    }
+    begin(Lines(2));
+    finish();
+    expect_moved();
+}
+
+TEST_F(MultifdSessionTest, PagesCountAsTransferred) {
+    make_pair(2, Guest::Idle);
+    return_path();
+    begin(Lines(2));
+    finish();
+    expect_moved();
+    const auto counters = src->migration->query().counters;
+    ASSERT_TRUE(counters);
+    EXPECT_GE(counters->transferred, counters->normal * kPageSize);
+    EXPECT_EQ(counters->normal + counters->duplicate, TestVm::kRamBytes / kPageSize);
+}
+
+// What was there is cleared where the source has zeros; what was never touched stays untouched.
+TEST_F(MultifdSessionTest, ZeroPagesReplaceWhatWasThere) {
+    make_pair(2, Guest::Idle);
+    return_path();
+    std::ranges::fill(src->ram->host(), std::byte{0});
+    std::ranges::fill(dst->ram->host(), std::byte{0xff});
+    dst->ram->mark_used();
+    begin(Lines(2));
+    finish();
+    expect_moved();
+}
+
+TEST_F(MultifdSessionTest, CancelWhileThePeerTakesNothing) {
+    make_pair(2);
+    return_path();
+    Lines lines(2);
+    // Nobody reads: the lanes and the migration thread wait for room.
+    ASSERT_TRUE(src->on_loop(
+        [&] { return src->migration->migrate(std::move(lines.src), std::move(lines.src_pages)); }));
+    ASSERT_TRUE(src->loop.wait_for([&] { return src->status() == MigrationStatus::Active; }));
+    src->loop.run([&] { src->migration->migrate_cancel(); });
+    ASSERT_TRUE(src->wait_over());
+    EXPECT_EQ(src->status(), MigrationStatus::Cancelled) << src->error_desc();
+    EXPECT_EQ(src->state(), RunState::Running);
+}
+
+// Each call on a page channel fails once, at either side.
+TEST_F(MultifdSessionTest, BrokenPageChannelLeavesTheVmAtTheSource) {
+    for (const bool at_source : {true, false}) {
+        for (const int call : {1, 2, 3, 4, 7, 11}) {
+            SCOPED_TRACE(fmt::format("{} call {}", at_source ? "source" : "destination", call));
+            make_pair(2, Guest::Idle);
+            return_path();
+            Lines lines(2);
+            auto& wrapped = (at_source ? lines.src_pages : lines.dst_pages)[1];
+            const auto counter = std::make_shared<std::atomic<int>>(0);
+            wrapped = std::make_unique<test::FaultChannel>(std::move(wrapped), counter, call);
+            begin(std::move(lines));
+            finish();
+            if (*counter < call) {
+                expect_moved();  // the channel was not needed as often
+            } else if (src->status() == MigrationStatus::Failed) {
+                expect_source_goes_on();
+            } else {
+                expect_moved();  // it was not needed any more
+            }
+            // Nobody runs the VM twice, and nobody lost it.
+            EXPECT_NE(src->state() == RunState::Running, dst->state() == RunState::Running);
+        }
+    }
+}
+
+TEST_F(MultifdSessionTest, SourceIsToldWhatTheDestinationRefused) {
+    make_pair(2, Guest::Idle);
+    return_path();
+    Lines lines(2);
+    // The second of two, for a destination that has one.
+    set(*dst, [](Parameters& p) { p.multifd_channels = 1; });
+    const std::unique_ptr<MigrationChannel> unread = std::move(lines.dst_pages.front());
+    lines.dst_pages.erase(lines.dst_pages.begin());
+    begin(std::move(lines));
+    finish();
+    expect_source_goes_on();
+    EXPECT_NE(src->error_desc().find("number 1, but there are 1 channels (multifd-channels) here"),
+              std::string::npos)
+        << src->error_desc();
+}
+
+TEST_F(MultifdSessionTest, AsManyChannelsAsTheParameterSays) {
+    make_pair(2, Guest::Idle);
+    Lines lines(1);
+    const auto src_refused = src->on_loop(
+        [&] { return src->migration->migrate(std::move(lines.src), std::move(lines.src_pages)); });
+    ASSERT_FALSE(src_refused);
+    EXPECT_NE(src_refused.error().message().find("1 page channels, but"), std::string::npos);
+    const auto dst_refused = dst->on_loop([&] {
+        return dst->migration->migrate_incoming(std::move(lines.dst), ExitOnError::No,
+                                                std::move(lines.dst_pages));
+    });
+    ASSERT_FALSE(dst_refused);
+    EXPECT_EQ(src->status(), MigrationStatus::None);
+}
+
+// --- a source that means no good
+
+TEST_F(MultifdSessionTest, HostileInit) {
+    EXPECT_NE(hostile(std::vector<std::byte>(64)).find("page channel 0: its first packet: "),
+              std::string::npos);
+    EXPECT_NE(hostile(init(1)).find("number 1, but there are 1 channels"), std::string::npos);
+    auto half = init();
+    half.resize(30);
+    EXPECT_NE(hostile(half).find("page channel 0: its first packet: closed 34 bytes"),
+              std::string::npos)
+        << dst->error_desc();
+}
+
+TEST_F(MultifdSessionTest, HostilePages) {
+    block_name = "nothing";
+    const auto one_page = [](uint64_t offset) {
+        return [offset](MultifdPacket& p) {
+            p.normal_pages = 1;
+            p.offsets[0] = offset;
+        };
+    };
+    EXPECT_NE(hostile(packet(one_page(0), kPageSize)).find("block 'nothing' was not announced"),
+              std::string::npos)
+        << dst->error_desc();
+    block_name = "test.ram";
+    for (const uint64_t offset :
+         {TestVm::kRamBytes, TestVm::kRamBytes - 1, UINT64_MAX - 4095, uint64_t{0x1001}}) {
+        const std::string error = hostile(packet(one_page(offset), kPageSize));
+        EXPECT_NE(error.find("page channel 0: packet 0: "), std::string::npos) << error;
+        EXPECT_NE(error.find("block 'test.ram'"), std::string::npos) << error;
+    }
+    for (const uint64_t offset : {TestVm::kRamBytes, uint64_t{0x801}}) {
+        const std::string error = hostile(packet([offset](MultifdPacket& p) {
+            p.zero_pages = 1;
+            p.offsets[0] = offset;
+        }));
+        EXPECT_NE(error.find("block 'test.ram'"), std::string::npos) << error;
+    }
+}
+
+TEST_F(MultifdSessionTest, HostileEnds) {
+    const auto page = [](MultifdPacket& p) {
+        p.normal_pages = 1;
+        p.offsets[0] = 0;
+    };
+    EXPECT_NE(hostile(packet(page, kPageSize - 1)).find("closed 1 bytes before a packet's end"),
+              std::string::npos)
+        << dst->error_desc();
+    EXPECT_NE(hostile(packet(page, kPageSize)).find("closed it before the round was over"),
+              std::string::npos)
+        << dst->error_desc();
+    auto cut = packet(page);
+    cut.resize(cut.size() - 10);
+    EXPECT_NE(hostile(cut).find("closed 10 bytes before a packet's end"), std::string::npos)
+        << dst->error_desc();
+}
+
+}  // namespace
+}  // namespace ferry::migration
