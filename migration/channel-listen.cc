@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "migration/channel-resolve.h"
+#include "util/socket-path.h"
 #include "util/syscall.h"
 #include "util/try.h"
 
@@ -134,9 +135,11 @@ Result<> clear_path(const std::string& path, const SocketAddress& address) {
         if (found.error().errnum() == ENOENT) return {};
         return std::move(found).error();
     }
-    if (!S_ISSOCK(info.st_mode)) return make_errno(EEXIST, "not a socket");
-    MIG_TRY(const bool in_use, is_in_use(address));
-    if (in_use) return make_errno(EADDRINUSE, "somebody listens there");
+    if (!util::gives_way_to_socket(info)) return make_errno(EEXIST, "neither a socket nor empty");
+    if (S_ISSOCK(info.st_mode)) {
+        MIG_TRY(const bool in_use, is_in_use(address));
+        if (in_use) return make_errno(EADDRINUSE, "somebody listens there");
+    }
     MIG_CHECK(util::check_call(::unlink(path.c_str()), "unlink"));
     return {};
 }

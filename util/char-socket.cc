@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "util/char-address.h"
+#include "util/socket-path.h"
 #include "util/syscall.h"
 #include "util/try.h"
 
@@ -51,10 +52,10 @@ Result<> bind_or_connect(BorrowedFd socket, const sockaddr* place, socklen_t len
     return {};
 }
 
-// What an earlier process left behind, but nothing else that has the name.
-void remove_socket(const std::string& path) {
+// What an earlier process left behind. bind() tells about what has the name and stays.
+void clear_path(const std::string& path) {
     struct stat info{};
-    if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) ::unlink(path.c_str());
+    if (::lstat(path.c_str(), &info) == 0 && gives_way_to_socket(info)) ::unlink(path.c_str());
 }
 
 Result<UniqueFd> open_unix(const CharAddress& address) {
@@ -65,7 +66,7 @@ Result<UniqueFd> open_unix(const CharAddress& address) {
                           sizeof place.sun_path - 1);
     }
     std::ranges::copy(address.path, place.sun_path);
-    if (address.side == Side::Listen) remove_socket(address.path);
+    if (address.side == Side::Listen) clear_path(address.path);
     MIG_TRY(UniqueFd socket, open_socket(AF_UNIX, 0));
     MIG_CHECK(bind_or_connect(socket.borrow(), as_sockaddr(place), sizeof place, address.side));
     return socket;

@@ -82,6 +82,13 @@ class CommandLine(VmmTestCase):
                  "port '65536'")):
             self.refused(f"-incoming {channel}: ", named, args=["-incoming", channel])
 
+    def test_file_at_the_path_of_a_monitor_gives_way(self):
+        path = self.folder / "reserved"
+        path.write_text("")
+        vmm = self.vmm("-monitor", f"unix:{path},server=on,wait=off")
+        self.assertTrue(path.is_socket())
+        vmm.cmd("quit")
+
     def test_bind_error_ends_the_start(self):
         self.refused("/nonexistent/q", args=["-qmp", "unix:/nonexistent/q,server=on,wait=off"])
 

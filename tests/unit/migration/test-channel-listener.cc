@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <cerrno>
@@ -188,12 +189,38 @@ TEST_F(ChannelListenerTest, PathSomebodyListensOnIsRefusedWithoutBotheringHim) {
     EXPECT_EQ(first.waiting(), 0u);
 }
 
-TEST_F(ChannelListenerTest, FileOfAnotherKindIsKept) {
+TEST_F(ChannelListenerTest, WhatElseHasThePathIsKept) {
+    const auto refused = [this] {
+        ListeningSide side(UnixAddress{path_});
+        return side.error() ? side.error()->message() : "";
+    };
+    const std::string expected =
+        "listening on '" + path_ + "': neither a socket nor empty: File exists";
     put_file(path_, "precious");
-    ListeningSide side(UnixAddress{path_});
-    ASSERT_TRUE(side.error());
-    EXPECT_EQ(side.error()->message(), "listening on '" + path_ + "': not a socket: File exists");
+    EXPECT_EQ(refused(), expected);
     EXPECT_EQ(file_content(path_), "precious");
+    std::filesystem::remove(path_);
+    std::filesystem::create_directory(path_);
+    EXPECT_EQ(refused(), expected);
+    EXPECT_TRUE(std::filesystem::is_directory(path_));
+    std::filesystem::remove(path_);
+    ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+    EXPECT_EQ(refused(), expected);
+    EXPECT_TRUE(std::filesystem::is_fifo(path_));
+    std::filesystem::remove(path_);
+    const std::string target = path_ + ".target";
+    put_file(target, "");
+    std::filesystem::create_symlink(target, path_);
+    EXPECT_EQ(refused(), expected);
+    EXPECT_TRUE(std::filesystem::is_symlink(path_));
+}
+
+TEST_F(ChannelListenerTest, EmptyFileThatReservedThePathGivesWay) {
+    put_file(path_, "");
+    ListeningSide side(UnixAddress{path_});
+    ASSERT_FALSE(side.error());
+    const auto channel = must(connect_to(UnixAddress{path_}));
+    EXPECT_NE(side.next_accepted(), nullptr);
 }
 
 TEST_F(ChannelListenerTest, AbstractNameThatIsTakenIsRefused) {

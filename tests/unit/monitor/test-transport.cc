@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 
 #include "monitor/qmp-server.h"
@@ -159,7 +160,7 @@ TEST_F(ListeningTest, NextClientIsServedWhenTheFirstHasLeft) {
     loop.run([&] { EXPECT_EQ(echo.closed_count, 1); });
 }
 
-TEST_F(ListeningTest, SocketOfAnEarlierProcessIsReplacedButNoOtherFile) {
+TEST_F(ListeningTest, SocketOfAnEarlierProcessIsReplaced) {
     {
         UniqueFd left_behind(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
         const sockaddr_un address = unix_address();
@@ -172,8 +173,15 @@ TEST_F(ListeningTest, SocketOfAnEarlierProcessIsReplacedButNoOtherFile) {
     QmpClient client = connect();
     client.send("a\r\n");
     EXPECT_EQ(client.line(), "a");
-    const auto file = util::parse_char_address("unix:/dev/null,server=on,wait=off");
-    EXPECT_FALSE(open_monitor_transport(loop, *file));
+}
+
+TEST_F(ListeningTest, EmptyFileAtThePathIsReplacedButNoOther) {
+    std::ofstream(path) << "precious";
+    const auto address = util::parse_char_address("unix:" + path + ",server=on,wait=off");
+    EXPECT_FALSE(open_monitor_transport(loop, *address));
+    EXPECT_TRUE(std::filesystem::is_regular_file(path));
+    std::ofstream(path, std::ios::trunc).close();
+    EXPECT_TRUE(open_monitor_transport(loop, *address));
 }
 
 TEST_F(ListeningTest, PathIsRemovedAtTheEnd) {
