@@ -76,6 +76,7 @@ struct Command {
     OutOfBand out_of_band = OutOfBand::No;
     Schema returns = Schema::object({});  // only told, by query-qmp-schema
     Beyond beyond = Beyond::Refused;      // arguments that `arguments` does not name
+    Stability stability = Stability::Stable;
 };
 
 class CommandTable {

@@ -2,6 +2,7 @@
 // Commands that only tell.
 #include <algorithm>
 
+#include "monitor/answers.h"
 #include "monitor/commands.h"
 
 namespace ferry::monitor {
@@ -61,10 +62,16 @@ Json cpus_json(const VmControl& vm) {
 }
 
 // One whose handler needs no arguments and answers at once.
-void add_query(CommandTable& table, std::string name, std::function<Json()> answer) {
-    table.add({std::move(name), {}, [answer = std::move(answer)](const Invocation&, Reply reply) {
-                   std::move(reply).ok(answer());
-               }});
+void add_query(CommandTable& table, std::string name, std::function<Json()> answer, Schema shape) {
+    table.add({.name = std::move(name),
+               .arguments = {},
+               .handler = [answer = std::move(answer)](
+                              const Invocation&, Reply reply) { std::move(reply).ok(answer()); },
+               .returns = std::move(shape)});
+}
+
+Schema text_member(const char* name, Presence presence = Presence::Required) {
+    return Schema::object({{name, {JsonType::String}, presence}});
 }
 
 }  // namespace
@@ -75,25 +82,33 @@ Json version_info() {
 }
 
 void add_info_commands(CommandTable& table, VmControl& vm) {
-    add_query(table, "query-version", version_info);
-    add_query(table, "query-name", [&vm] {
-        const std::string name = vm.name();
-        return name.empty() ? Json::object() : Json{{"name", name}};
-    });
-    add_query(table, "query-uuid", [&vm] { return Json{{"UUID", vm.uuid()}}; });
-    add_query(table, "query-target", [&vm] { return Json{{"arch", vm.target()}}; });
-    table.add({"query-machines",
-               {{"compat-props", {JsonType::Bool}, Presence::Optional}},
-               [&vm](const Invocation& call, Reply reply) {
-                   const bool with_properties = bool_or(call.arguments, "compat-props", false);
-                   Json list = Json::array();
-                   for (const MachineInfo& machine : vm.machines()) {
-                       Json& entry = list.emplace_back(machine_json(machine));
-                       // A version of a machine has no properties of its own so far.
-                       if (with_properties) entry["compat-props"] = Json::array();
-                   }
-                   std::move(reply).ok(std::move(list));
-               }});
+    add_query(table, "query-version", version_info, version_answer());
+    add_query(
+        table, "query-name",
+        [&vm] {
+            const std::string name = vm.name();
+            return name.empty() ? Json::object() : Json{{"name", name}};
+        },
+        text_member("name", Presence::Optional));
+    add_query(
+        table, "query-uuid", [&vm] { return Json{{"UUID", vm.uuid()}}; }, text_member("UUID"));
+    add_query(
+        table, "query-target", [&vm] { return Json{{"arch", vm.target()}}; }, text_member("arch"));
+    table.add(
+        {.name = "query-machines",
+         .arguments = {{"compat-props", {JsonType::Bool}, Presence::Optional, Stability::Unstable}},
+         .handler =
+             [&vm](const Invocation& call, Reply reply) {
+                 const bool with_properties = bool_or(call.arguments, "compat-props", false);
+                 Json list = Json::array();
+                 for (const MachineInfo& machine : vm.machines()) {
+                     Json& entry = list.emplace_back(machine_json(machine));
+                     // A version of a machine has no properties of its own so far.
+                     if (with_properties) entry["compat-props"] = Json::array();
+                 }
+                 std::move(reply).ok(std::move(list));
+             },
+         .returns = Schema::array_of(machine_answer())});
     table.add({.name = "query-kvm",
                .arguments = {},
                .handler =
@@ -132,11 +147,14 @@ void add_info_commands(CommandTable& table, VmControl& vm) {
                    Schema::object({{"name", {JsonType::String}},
                                    {"parent", {JsonType::String}, Presence::Optional},
                                    {"abstract", {JsonType::Bool}, Presence::Optional}}))});
-    add_query(table, "query-commands", [&table] {
-        Json list = Json::array({{{"name", "qmp_capabilities"}}});
-        for (const std::string& name : table.names()) list.push_back({{"name", name}});
-        return list;
-    });
+    add_query(
+        table, "query-commands",
+        [&table] {
+            Json list = Json::array({{{"name", "qmp_capabilities"}}});
+            for (const std::string& name : table.names()) list.push_back({{"name", name}});
+            return list;
+        },
+        Schema::array_of(text_member("name")));
 }
 
 }  // namespace ferry::monitor

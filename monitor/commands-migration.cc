@@ -5,6 +5,7 @@
 #include <fstream>
 #include <string>
 
+#include "monitor/answers.h"
 #include "monitor/commands.h"
 #include "monitor/migration-json.h"
 #include "util/try.h"
@@ -17,14 +18,6 @@ using migration::MigrationStatus;
 namespace {
 
 constexpr auto kOptional = Presence::Optional;
-
-// All of QMP's, also those that only postcopy and others have.
-Schema status_names() {
-    return Schema::enumeration({"none", "setup", "cancelling", "cancelled", "active",
-                                "postcopy-active", "postcopy-paused", "postcopy-recover-setup",
-                                "postcopy-recover", "completed", "failed", "colo", "pre-switchover",
-                                "device", "wait-unplug"});
-}
 
 // Status events come from the loop's queue; the reply to what caused them stands behind them.
 void finish_after_events(VmControl& vm, Reply reply, Result<> result) {
@@ -68,25 +61,6 @@ void migrate_continue(VmControl& vm, const Invocation& call, Reply reply) {
     // A status that no migration of ours has is never the present one.
     finish_after_events(vm, std::move(reply),
                         vm.migration().migrate_continue(state ? *state : MigrationStatus::None));
-}
-
-Schema query_migrate_schema() {
-    const auto optional = [](const char* name, JsonType type) {
-        return Member{name, {type}, kOptional};
-    };
-    return Schema::object({{"status", status_names(), kOptional},
-                           optional("ram", JsonType::Object),
-                           optional("vfio", JsonType::Object),
-                           optional("total-time", JsonType::Integer),
-                           optional("setup-time", JsonType::Integer),
-                           optional("expected-downtime", JsonType::Integer),
-                           optional("downtime", JsonType::Integer),
-                           optional("cpu-throttle-percentage", JsonType::Integer),
-                           optional("error-desc", JsonType::String),
-                           {"blocked-reasons", Schema::array_of({JsonType::String}), kOptional},
-                           {"socket-address", Schema::array_of({JsonType::Object}), kOptional},
-                           {"x-pending-calls", Schema::array_of({JsonType::Object}), kOptional},
-                           {"x-timeline", Schema::array_of({JsonType::Object}), kOptional}});
 }
 
 Json query_migrate(VmControl& vm) {
@@ -147,7 +121,7 @@ void add_migration_commands(CommandTable& table, VmControl& vm) {
                },
                Timing::WhenRead});
     table.add({"migrate-continue",
-               {{"state", status_names()}},
+               {{"state", migration_statuses()}},
                [&vm](const Invocation& call, Reply reply) {
                    migrate_continue(vm, call, std::move(reply));
                }});
@@ -157,12 +131,13 @@ void add_migration_commands(CommandTable& table, VmControl& vm) {
          .arguments = {},
          .handler = [](const Invocation&, Reply reply) { std::move(reply).ok(source_threads()); },
          .returns = Schema::array_of(
-             Schema::object({{"name", {JsonType::String}}, {"thread-id", {JsonType::Integer}}}))});
+             Schema::object({{"name", {JsonType::String}}, {"thread-id", {JsonType::Integer}}})),
+         .stability = Stability::Deprecated});
     table.add({.name = "query-migrate",
                .arguments = {},
                .handler = [&vm](const Invocation&,
                                 Reply reply) { std::move(reply).ok(query_migrate(vm)); },
-               .returns = query_migrate_schema()});
+               .returns = migration_answer()});
 }
 
 // There is no postcopy: these are what they are in any VM that is not in that phase.

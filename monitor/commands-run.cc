@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Commands that start, stop and end things.
+#include "monitor/answers.h"
 #include "monitor/commands.h"
 #include "util/try.h"
 
@@ -51,9 +52,12 @@ void device_del(const CommandContext& context, const std::string& id, Reply repl
 }  // namespace
 
 void add_run_commands(CommandTable& table, CommandContext context) {
-    table.add({"query-status", {}, [context](const Invocation&, Reply reply) {
-                   query_status(context.vm, std::move(reply));
-               }});
+    table.add(
+        {.name = "query-status",
+         .arguments = {},
+         .handler = [context](const Invocation&,
+                              Reply reply) { query_status(context.vm, std::move(reply)); },
+         .returns = Schema::object({{"running", {JsonType::Bool}}, {"status", run_states()}})});
     table.add({"stop", {}, [context](const Invocation&, Reply reply) {
                    context.run.stop(std::move(reply).as_done());
                }});

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // query-qmp-schema: what commands take and give and which events there are, as entities that refer
 // to each other by name. Types that a client is not to rely on by name are numbered.
+#include <algorithm>
 #include <map>
 #include <utility>
 
+#include "monitor/answers.h"
 #include "monitor/commands.h"
 #include "monitor/events.h"
 
@@ -20,6 +22,7 @@ std::string_view builtin_name(JsonType type) {
         case JsonType::Uint16:
         case JsonType::Uint32:
         case JsonType::Uint64: return "int";
+        case JsonType::Number: return "number";
         case JsonType::Any:
         case JsonType::StringOrNull:
         case JsonType::Enum:
@@ -33,8 +36,18 @@ std::string_view json_type(std::string_view builtin) {
     if (builtin == "str") return "string";
     if (builtin == "bool") return "boolean";
     if (builtin == "int") return "int";
+    if (builtin == "number") return "number";
     if (builtin == "null") return "null";
     return "value";
+}
+
+// Into the entity or member of this name, if there is something to say.
+void add_features(Json& out, std::string_view name, Stability stability) {
+    if (stability == Stability::Deprecated) {
+        out["features"] = Json::array({"deprecated"});
+    } else if (stability == Stability::Unstable || name.starts_with("x-")) {
+        out["features"] = Json::array({"unstable"});
+    }
 }
 
 class Introspection {
@@ -42,21 +55,24 @@ class Introspection {
     void command(const Command& command) {
         Json entity = {{"name", command.name},
                        {"meta-type", "command"},
-                       {"arg-type", object_type(command.arguments)},
+                       {"arg-type", object_type(Schema::object(command.arguments))},
                        {"ret-type", type_name(command.returns)}};
         if (command.out_of_band == OutOfBand::Yes) entity["allow-oob"] = true;
+        add_features(entity, command.name, command.stability);
         entities_.push_back(std::move(entity));
     }
     void event(const EventShape& event) {
-        entities_.push_back(
-            {{"name", event.name}, {"meta-type", "event"}, {"arg-type", object_type(event.data)}});
+        entities_.push_back({{"name", event.name},
+                             {"meta-type", "event"},
+                             {"arg-type", object_type(Schema::object(event.data))}});
     }
     Json take() && { return std::move(entities_); }
 
  private:
     // The name of the type's entity, which is added when it is new.
     std::string type_name(const Schema& schema);
-    std::string object_type(const std::vector<Member>& members);
+    std::string object_type(const Schema& schema);
+    Json member(const Member& member);
     std::string builtin(std::string_view name);
     // An entity without its name; equal ones share it.
     std::string numbered(Json entity);
@@ -70,11 +86,15 @@ std::string Introspection::type_name(const Schema& schema) {
     switch (schema.type) {
         case JsonType::Enum: {
             Json members = Json::array();
-            for (const std::string& value : schema.values) members.push_back({{"name", value}});
+            for (const std::string& value : schema.values) {
+                const bool old = std::ranges::count(schema.deprecated, value) != 0;
+                Json& entry = members.emplace_back(Json{{"name", value}});
+                add_features(entry, value, old ? Stability::Deprecated : Stability::Stable);
+            }
             return numbered(
                 {{"meta-type", "enum"}, {"members", members}, {"values", schema.values}});
         }
-        case JsonType::Object: return object_type(schema.members);
+        case JsonType::Object: return object_type(schema);
         case JsonType::Array: {
             const std::string element = type_name(schema.element.front());
             return named("[" + element + "]", {{"meta-type", "array"}, {"element-type", element}});
@@ -90,19 +110,34 @@ std::string Introspection::type_name(const Schema& schema) {
         case JsonType::Uint8:
         case JsonType::Uint16:
         case JsonType::Uint32:
-        case JsonType::Uint64: return builtin(builtin_name(schema.type));
+        case JsonType::Uint64:
+        case JsonType::Number: return builtin(builtin_name(schema.type));
     }
     return builtin("any");
 }
 
-std::string Introspection::object_type(const std::vector<Member>& members) {
-    Json list = Json::array();
-    for (const Member& member : members) {
-        Json entry = {{"name", member.name}, {"type", type_name(member.schema)}};
-        if (member.presence == Presence::Optional) entry["default"] = nullptr;
-        list.push_back(std::move(entry));
+Json Introspection::member(const Member& member) {
+    Json entry = {{"name", member.name}, {"type", type_name(member.schema)}};
+    if (member.presence == Presence::Optional) entry["default"] = nullptr;
+    add_features(entry, member.name, member.stability);
+    return entry;
+}
+
+std::string Introspection::object_type(const Schema& schema) {
+    Json entity = {{"meta-type", "object"}, {"members", Json::array()}};
+    for (const Member& each : schema.members) entity["members"].push_back(member(each));
+    if (!schema.variants.empty()) {
+        Schema tags = Schema::enumeration({});
+        entity["variants"] = Json::array();
+        for (const Variant& variant : schema.variants) {
+            tags.values.push_back(variant.value);
+            entity["variants"].push_back(
+                {{"case", variant.value}, {"type", object_type(variant.object)}});
+        }
+        entity["tag"] = schema.tag;
+        entity["members"].push_back(member({schema.tag, tags}));
     }
-    return numbered({{"meta-type", "object"}, {"members", std::move(list)}});
+    return numbered(std::move(entity));
 }
 
 std::string Introspection::builtin(std::string_view name) {
@@ -147,7 +182,7 @@ void add_schema_command(CommandTable& table) {
                .arguments = {},
                .handler = [&table](const Invocation&,
                                    Reply reply) { std::move(reply).ok(introspect(table)); },
-               .returns = Schema::array_of({JsonType::Object})});
+               .returns = Schema::array_of(schema_entity())});
 }
 
 }  // namespace ferry::monitor

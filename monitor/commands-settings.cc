@@ -15,7 +15,9 @@ Schema capability_names() {
     for (size_t i = 0; i < migration::kCapabilityCount; ++i) {
         names.emplace_back(migration::to_string(static_cast<Capability>(i)));
     }
-    return Schema::enumeration(std::move(names));
+    Schema schema = Schema::enumeration(std::move(names));
+    schema.deprecated = {"zero-blocks"};
+    return schema;
 }
 
 Json capabilities_json(const migration::Capabilities& capabilities) {

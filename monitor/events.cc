@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "monitor/answers.h"
+
 namespace ferry::monitor {
 
 using migration::Capability;
@@ -44,7 +46,12 @@ std::string_view to_string(ShutdownCause cause) {
 }
 
 std::vector<EventShape> event_shapes() {
-    const std::vector<Member> cause{{"guest", {JsonType::Bool}}, {"reason", {JsonType::String}}};
+    const Schema causes = Schema::enumeration(
+        {"none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui",
+         "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load"});
+    const Schema states = Schema::enumeration(
+        {"stop", "running", "stop-copy", "resuming", "running-p2p", "pre-copy", "pre-copy-p2p"});
+    const std::vector<Member> cause{{"guest", {JsonType::Bool}}, {"reason", causes}};
     return {{"STOP", {}},
             {"RESUME", {}},
             {"SHUTDOWN", cause},
@@ -52,14 +59,14 @@ std::vector<EventShape> event_shapes() {
             {"POWERDOWN", {}},
             {"SUSPEND", {}},
             {"WAKEUP", {}},
-            {"MIGRATION", {{"status", {JsonType::String}}}},
+            {"MIGRATION", {{"status", migration_statuses()}}},
             {"MIGRATION_PASS", {{"pass", {JsonType::Integer}}}},
             {"DEVICE_DELETED",
              {{"device", {JsonType::String}, Presence::Optional}, {"path", {JsonType::String}}}},
             {"VFIO_MIGRATION",
              {{"device-id", {JsonType::String}},
               {"qom-path", {JsonType::String}},
-              {"device-state", {JsonType::String}}}}};
+              {"device-state", states}}}};
 }
 
 Events::Events(VmControl& vm, QmpServer& server)

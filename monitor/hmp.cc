@@ -366,28 +366,30 @@ void Hmp::add_help() {
 }
 
 void add_hmp_command(CommandTable& table, Hmp& hmp, const VmControl& vm) {
-    table.add({"human-monitor-command",
-               {{"command-line", {JsonType::String}},
-                {"cpu-index", {JsonType::Integer}, Presence::Optional}},
-               [&hmp, &vm](const Invocation& call, Reply reply) {
-                   const auto cpu = call.arguments.find("cpu-index");
-                   if (cpu != call.arguments.end() &&
-                       (cpu->get<int64_t>() < 0 || cpu->get<uint64_t>() >= vm.cpus().size())) {
-                       return std::move(reply).fail(
-                           make_error(ErrorKind::InvalidArgument,
-                                      "Parameter 'cpu-index' expects a CPU number"));
-                   }
-                   const auto line = call.arguments["command-line"].get<std::string>();
-                   hmp.run(line, HmpSource::QmpCommand, call.fds,
-                           [reply = std::move(reply)](const std::string& text) mutable {
-                               std::string out;
-                               for (const char c : text) {
-                                   if (c == '\n') out += '\r';
-                                   out += c;
-                               }
-                               std::move(reply).ok(std::move(out));
-                           });
-               }});
+    table.add({.name = "human-monitor-command",
+               .arguments = {{"command-line", {JsonType::String}},
+                             {"cpu-index", {JsonType::Integer}, Presence::Optional}},
+               .handler =
+                   [&hmp, &vm](const Invocation& call, Reply reply) {
+                       const auto cpu = call.arguments.find("cpu-index");
+                       if (cpu != call.arguments.end() &&
+                           (cpu->get<int64_t>() < 0 || cpu->get<uint64_t>() >= vm.cpus().size())) {
+                           return std::move(reply).fail(
+                               make_error(ErrorKind::InvalidArgument,
+                                          "Parameter 'cpu-index' expects a CPU number"));
+                       }
+                       const auto line = call.arguments["command-line"].get<std::string>();
+                       hmp.run(line, HmpSource::QmpCommand, call.fds,
+                               [reply = std::move(reply)](const std::string& text) mutable {
+                                   std::string out;
+                                   for (const char c : text) {
+                                       if (c == '\n') out += '\r';
+                                       out += c;
+                                   }
+                                   std::move(reply).ok(std::move(out));
+                               });
+                   },
+               .returns = {JsonType::String}});
 }
 
 }  // namespace ferry::monitor

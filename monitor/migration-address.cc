@@ -31,11 +31,52 @@ const std::string* discriminator(const Json& address, const char* name, const Sc
     return known ? &value : nullptr;
 }
 
-std::vector<Member> channel_schema() {
-    return {{"channel-type", channel_types()}, {"addr", {JsonType::Object}}};
+constexpr auto kOptional = Presence::Optional;
+
+// Of a socket's type.
+std::vector<Member> inet_members() {
+    return {{"host", {JsonType::String}},
+            {"port", {JsonType::String}},
+            {"numeric", {JsonType::Bool}, kOptional},
+            {"to", {JsonType::Uint16}, kOptional},
+            {"ipv4", {JsonType::Bool}, kOptional},
+            {"ipv6", {JsonType::Bool}, kOptional},
+            {"keep-alive", {JsonType::Bool}, kOptional},
+            {"mptcp", {JsonType::Bool}, kOptional}};
+}
+std::vector<Member> unix_members() {
+    return {{"path", {JsonType::String}},
+            {"abstract", {JsonType::Bool}, kOptional},
+            {"tight", {JsonType::Bool}, kOptional}};
+}
+std::vector<Member> vsock_members() {
+    return {{"cid", {JsonType::String}}, {"port", {JsonType::String}}};
+}
+std::vector<Member> fd_members() {
+    return {{"str", {JsonType::String}}};
+}
+// Of a transport.
+std::vector<Member> exec_members() {
+    return {{"args", Schema::array_of({JsonType::String})}};
+}
+std::vector<Member> file_members() {
+    return {{"filename", {JsonType::String}}, {"offset", {JsonType::Uint64}}};
 }
 
-constexpr auto kOptional = Presence::Optional;
+Schema address_object() {
+    const Schema socket = Schema::one_of("type", {{"inet", Schema::object(inet_members())},
+                                                  {"unix", Schema::object(unix_members())},
+                                                  {"vsock", Schema::object(vsock_members())},
+                                                  {"fd", Schema::object(fd_members())}});
+    return Schema::one_of("transport", {{"socket", socket},
+                                        {"exec", Schema::object(exec_members())},
+                                        {"file", Schema::object(file_members())},
+                                        {"rdma", Schema::object(inet_members())}});
+}
+
+std::vector<Member> channel_schema() {
+    return {{"channel-type", channel_types()}, {"addr", address_object()}};
+}
 
 // An option that would change what is connected, but cannot here.
 Result<> refuse_when_on(const Json& address, const char* name) {
@@ -50,18 +91,13 @@ Result<> check_variant(const Json& address, const std::string& path, std::vector
     members.insert(members.begin(), {"transport", transports()});
     return check_members(members, address, path);
 }
+Result<> check_socket(const Json& address, const std::string& path, std::vector<Member> members) {
+    members.insert(members.begin(), {"type", socket_types()});
+    return check_variant(address, path, std::move(members));
+}
 
 Result<MigrationAddress> inet_address(const Json& address, const std::string& path) {
-    MIG_CHECK(check_variant(address, path,
-                            {{"type", socket_types()},
-                             {"host", {JsonType::String}},
-                             {"port", {JsonType::String}},
-                             {"numeric", {JsonType::Bool}, kOptional},
-                             {"to", {JsonType::Uint16}, kOptional},
-                             {"ipv4", {JsonType::Bool}, kOptional},
-                             {"ipv6", {JsonType::Bool}, kOptional},
-                             {"keep-alive", {JsonType::Bool}, kOptional},
-                             {"mptcp", {JsonType::Bool}, kOptional}}));
+    MIG_CHECK(check_socket(address, path, inet_members()));
     MIG_CHECK(refuse_when_on(address, "mptcp"));
     MIG_CHECK(util::check_tcp_port(address["port"].get_ref<const std::string&>()), "Parameter '{}'",
               path);
@@ -91,21 +127,16 @@ MigrationAddress unix_address(const Json& address) {
 }
 
 Result<MigrationAddress> socket_address(const Json& address, const std::string& path) {
-    const Member type{"type", socket_types()};
-    const std::string* given = discriminator(address, "type", type.schema);
-    if (given == nullptr) return check_variant(address, path, {type}).error();
+    const std::string* given = discriminator(address, "type", socket_types());
+    if (given == nullptr) return check_socket(address, path, {}).error();
     const std::string& name = *given;
     if (name == "inet") return inet_address(address, path);
     if (name == "unix") {
-        MIG_CHECK(check_variant(address, path,
-                                {type,
-                                 {"path", {JsonType::String}},
-                                 {"abstract", {JsonType::Bool}, kOptional},
-                                 {"tight", {JsonType::Bool}, kOptional}}));
+        MIG_CHECK(check_socket(address, path, unix_members()));
         return unix_address(address);
     }
     if (name == "fd") {
-        MIG_CHECK(check_variant(address, path, {type, {"str", {JsonType::String}}}));
+        MIG_CHECK(check_socket(address, path, fd_members()));
         return migration::FdAddress{address["str"].get<std::string>()};
     }
     return make_error(ErrorKind::Unsupported, "Migration over vsock is not supported");
@@ -117,7 +148,7 @@ Result<MigrationAddress> address_from_object(const Json& address, const std::str
     const std::string& transport = *given;
     if (transport == "socket") return socket_address(address, path);
     if (transport == "exec") {
-        MIG_CHECK(check_variant(address, path, {{"args", Schema::array_of({JsonType::String})}}));
+        MIG_CHECK(check_variant(address, path, exec_members()));
         if (address["args"].empty()) {
             return make_error(ErrorKind::InvalidArgument, "Parameter '{}.args' must not be empty",
                               path);
@@ -125,8 +156,7 @@ Result<MigrationAddress> address_from_object(const Json& address, const std::str
         return migration::ExecAddress{address["args"].get<std::vector<std::string>>()};
     }
     if (transport == "file") {
-        MIG_CHECK(check_variant(
-            address, path, {{"filename", {JsonType::String}}, {"offset", {JsonType::Uint64}}}));
+        MIG_CHECK(check_variant(address, path, file_members()));
         return migration::FileAddress{address["filename"].get<std::string>(),
                                       to_uint64(address["offset"])};
     }

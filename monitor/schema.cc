@@ -63,6 +63,9 @@ Result<> check_value(const Schema& schema, const Json& value, const Place& place
             return check_unsigned(value, place, std::numeric_limits<uint32_t>::max(), "uint32_t");
         case JsonType::Uint64:
             return check_unsigned(value, place, std::numeric_limits<uint64_t>::max(), "uint64");
+        case JsonType::Number:
+            if (!value.is_number()) return wrong_type(place, "number");
+            return {};
         case JsonType::Enum:
             if (!value.is_string()) return wrong_type(place, "string");
             if (std::ranges::find(schema.values, value.get_ref<const std::string&>()) ==
@@ -98,6 +101,13 @@ Schema Schema::enumeration(std::vector<std::string> values) {
 Schema Schema::object(std::vector<Member> members) {
     Schema schema{JsonType::Object};
     schema.members = std::move(members);
+    return schema;
+}
+
+Schema Schema::one_of(std::string tag, std::vector<Variant> variants, std::vector<Member> common) {
+    Schema schema = object(std::move(common));
+    schema.tag = std::move(tag);
+    schema.variants = std::move(variants);
     return schema;
 }
 

@@ -115,7 +115,7 @@ void add_device_commands(monitor::CommandTable& table, Management& management) {
                .arguments = {},
                .handler = [&management](const Invocation&,
                                         Reply reply) { query_pci(management, std::move(reply)); },
-               .returns = monitor::Schema::array_of({JsonType::Object})});
+               .returns = monitor::Schema::array_of(pci_schema())});
 }
 
 }  // namespace ferry::vmm

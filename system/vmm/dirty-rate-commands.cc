@@ -151,13 +151,14 @@ void add_dirty_rate_commands(monitor::CommandTable& table, Management& managemen
                        std::move(reply).ok(
                            dirty_rate_json(management.dirty_rate().state(), call.arguments));
                    },
-               .returns = Schema::object({{"status", {JsonType::String}},
-                                          {"start-time", {JsonType::Integer}},
-                                          {"calc-time", {JsonType::Integer}},
-                                          {"calc-time-unit", time_units()},
-                                          {"sample-pages", {JsonType::Uint64}},
-                                          {"mode", modes()},
-                                          {"dirty-rate", {JsonType::Integer}, kOptional}})});
+               .returns = Schema::object(
+                   {{"status", Schema::enumeration({"unstarted", "measuring", "measured"})},
+                    {"start-time", {JsonType::Integer}},
+                    {"calc-time", {JsonType::Integer}},
+                    {"calc-time-unit", time_units()},
+                    {"sample-pages", {JsonType::Uint64}},
+                    {"mode", modes()},
+                    {"dirty-rate", {JsonType::Integer}, kOptional}})});
     add_limit_commands(table, management.vm());
 }
 

@@ -12,6 +12,7 @@ using monitor::Invocation;
 using monitor::Json;
 using monitor::JsonType;
 using monitor::Reply;
+using monitor::Schema;
 
 void query_workloads(Vm& vm, Reply reply) {
     Json list = Json::array();
@@ -29,6 +30,17 @@ void query_workloads(Vm& vm, Reply reply) {
     std::move(reply).ok(std::move(list));
 }
 
+Schema workload_schema() {
+    return Schema::object({{"id", {JsonType::String}},
+                           {"position", {JsonType::Integer}},
+                           {"pages-per-second", {JsonType::Integer}},
+                           {"working-set", {JsonType::Integer}},
+                           {"offset", {JsonType::Integer}},
+                           {"seed", {JsonType::Integer}},
+                           {"pattern", Schema::enumeration({"seq", "rand"})},
+                           {"fill", Schema::enumeration({"page", "record"})}});
+}
+
 void set_workload(Vm& vm, const Invocation& call, Reply reply) {
     const auto id = call.arguments["id"].get<std::string>();
     qtest::Workload* const workload = vm.workloads().find(id);
@@ -43,9 +55,11 @@ void set_workload(Vm& vm, const Invocation& call, Reply reply) {
 }  // namespace
 
 void add_extra_commands(monitor::CommandTable& table, Vm& vm) {
-    table.add({"x-query-workloads", {}, [&vm](const Invocation&, Reply reply) {
-                   query_workloads(vm, std::move(reply));
-               }});
+    table.add({.name = "x-query-workloads",
+               .arguments = {},
+               .handler = [&vm](const Invocation&,
+                                Reply reply) { query_workloads(vm, std::move(reply)); },
+               .returns = Schema::array_of(workload_schema())});
     table.add(
         {"x-set-workload",
          {{"id", {JsonType::String}}, {"pages-per-second", {JsonType::Uint64}}},
@@ -57,9 +71,13 @@ void add_extra_commands(monitor::CommandTable& table, Vm& vm) {
                        vm.devices().set_faults(call.arguments["id"].get<std::string>(),
                                                call.arguments["script"].get<std::string>()));
                }});
-    table.add({"x-query-board", {}, [&vm](const Invocation&, Reply reply) {
-                   std::move(reply).ok({{"lost-msis", vm.board().lost_msis()}});
-               }});
+    table.add({.name = "x-query-board",
+               .arguments = {},
+               .handler =
+                   [&vm](const Invocation&, Reply reply) {
+                       std::move(reply).ok({{"lost-msis", vm.board().lost_msis()}});
+                   },
+               .returns = Schema::object({{"lost-msis", {JsonType::Integer}}})});
 }
 
 }  // namespace ferry::vmm

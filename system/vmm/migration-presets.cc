@@ -73,6 +73,7 @@ Result<Json> value_of(const monitor::ParameterShape& shape, const std::string& t
             return Json(number);
         }
         case JsonType::Any:
+        case JsonType::Number:
         case JsonType::String:
         case JsonType::StringOrNull:
         case JsonType::Enum:

@@ -94,6 +94,17 @@ Json memdev_json(const BackendInfo& backend) {
             {"policy", "default"}};
 }
 
+Schema memdev_schema() {
+    return Schema::object({{"id", {JsonType::String}},
+                           {"size", {JsonType::Integer}},
+                           {"merge", {JsonType::Bool}},
+                           {"dump", {JsonType::Bool}},
+                           {"prealloc", {JsonType::Bool}},
+                           {"share", {JsonType::Bool}},
+                           {"host-nodes", Schema::array_of({JsonType::Integer})},
+                           {"policy", {JsonType::String}}});
+}
+
 std::vector<monitor::Member> path_and_property() {
     return {{"path", {JsonType::String}}, {"property", {JsonType::String}}};
 }
@@ -162,7 +173,7 @@ void add_object_commands(monitor::CommandTable& table, Management& management) {
                        }
                        std::move(reply).ok(std::move(list));
                    },
-               .returns = Schema::array_of({JsonType::Object})});
+               .returns = Schema::array_of(memdev_schema())});
     add_qom_commands(table, management);
 }
 

@@ -133,6 +133,34 @@ DetailsByAddress bar_sizes(const std::vector<const DeviceInfo*>& devices) {
     return details;
 }
 
+monitor::Schema pci_schema() {
+    using monitor::JsonType;
+    using monitor::Schema;
+    constexpr auto kOptional = monitor::Presence::Optional;
+    const Schema class_info =
+        Schema::object({{"desc", {JsonType::String}, kOptional}, {"class", {JsonType::Integer}}});
+    const Schema identity = Schema::object({{"device", {JsonType::Integer}},
+                                            {"vendor", {JsonType::Integer}},
+                                            {"subsystem", {JsonType::Integer}, kOptional},
+                                            {"subsystem-vendor", {JsonType::Integer}, kOptional}});
+    const Schema region = Schema::object({{"bar", {JsonType::Integer}},
+                                          {"type", {JsonType::String}},
+                                          {"address", {JsonType::Integer}},
+                                          {"size", {JsonType::Integer}},
+                                          {"prefetch", {JsonType::Bool}, kOptional},
+                                          {"mem_type_64", {JsonType::Bool}, kOptional}});
+    const Schema function = Schema::object({{"bus", {JsonType::Integer}},
+                                            {"slot", {JsonType::Integer}},
+                                            {"function", {JsonType::Integer}},
+                                            {"class_info", class_info},
+                                            {"id", identity},
+                                            {"irq", {JsonType::Integer}, kOptional},
+                                            {"irq_pin", {JsonType::Integer}},
+                                            {"qdev_id", {JsonType::String}},
+                                            {"regions", Schema::array_of(region)}});
+    return Schema::object({{"bus", {JsonType::Integer}}, {"devices", Schema::array_of(function)}});
+}
+
 Json pci_json(PciBus& bus, const DetailsByAddress& details) {
     Json functions = Json::array();
     for (const auto& [address, device] : bus.devices()) {

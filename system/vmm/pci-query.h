@@ -11,6 +11,7 @@
 
 #include "hw/pci/pci.h"
 #include "monitor/json.h"
+#include "monitor/schema.h"
 #include "system/vmm/devices.h"
 #include "system/vmm/machine-types.h"
 
@@ -26,6 +27,8 @@ struct FunctionDetails {
 };
 using DetailsByAddress = std::map<pci::PciAddress, FunctionDetails>;
 DetailsByAddress bar_sizes(const std::vector<const DeviceInfo*>& devices);
+
+monitor::Schema pci_schema();  // of one bus
 
 // May wait for drivers: not on the main loop.
 monitor::Json pci_json(pci::PciBus& bus, const DetailsByAddress& details);

@@ -7,6 +7,7 @@ import unittest
 from harness.qmp_table import (ARRAY, BOOL, DONE, INT, NO_DEVICE, NOT_FOUND, STATUS, TEXT,
                                TEXT_OR_NULL, UINT8, UINT32, UINT64, UNITS, Is, Refused,
                                TableTestCase, number, one_of, wrong)
+from harness.qmp_schema import QmpSchema
 from harness.vmm import device, migrate, start_migration, workload
 
 PARAMETERS = {
@@ -536,6 +537,36 @@ class Table(TableTestCase):
 
     def test_information(self):
         self.check(self.machine(), INFORMATION_ROWS)
+
+    def test_what_is_not_to_be_relied_on_says_so(self):
+        schema = QmpSchema(self.vmm().cmd("query-qmp-schema"))
+
+        def features(command, which, *path):
+            entity = schema.entities[schema.of(command, "command")[which]]
+            for name in path:
+                member = next(one for one in entity["members"] if one["name"] == name)
+                if "type" not in member:
+                    return member.get("features")
+                entity = schema.entities[member["type"]]
+                while entity["meta-type"] == "array":
+                    entity = schema.entities[entity["element-type"]]
+            return member.get("features")
+        for outcome, *where in (
+                (["unstable"], "migrate-set-parameters", "arg-type", "x-checkpoint-delay"),
+                (["unstable"], "query-migrate-parameters", "ret-type", "x-vcpu-dirty-limit-period"),
+                (["unstable"], "query-migrate", "ret-type", "x-timeline"),
+                (["unstable"], "query-machines", "arg-type", "compat-props"),
+                (["unstable"], "migrate-set-capabilities", "arg-type", "capabilities",
+                 "capability", "x-ignore-shared"),
+                (["deprecated"], "migrate-set-capabilities", "arg-type", "capabilities",
+                 "capability", "zero-blocks"),
+                (None, "migrate-set-capabilities", "arg-type", "capabilities", "capability",
+                 "events"),
+                (None, "migrate", "arg-type", "uri")):
+            self.assertEqual(features(*where), outcome, where)
+        self.assertEqual(schema.of("query-migrationthreads", "command")["features"], ["deprecated"])
+        self.assertEqual(schema.of("x-query-board", "command")["features"], ["unstable"])
+        self.assertNotIn("features", schema.of("query-migrate", "command"))
 
     def test_run_control(self):
         self.check(self.machine(), RUN_ROWS)

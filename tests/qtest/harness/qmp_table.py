@@ -8,6 +8,7 @@
 import json
 
 from .qmp import QmpError
+from .qmp_schema import QmpSchema
 from .vmm import VmmTestCase
 
 GENERIC, NOT_FOUND, NO_DEVICE = "GenericError", "CommandNotFound", "DeviceNotFound"
@@ -112,12 +113,33 @@ STATUS = one_of("none", "setup", "cancelling", "cancelled", "active", "postcopy-
 UNITS = one_of("second", "millisecond")
 
 
+# The rest of their arguments is not told: it depends on the first ones.
+OPEN_ARGUMENTS = ("device_add", "object-add")
+
+
 class TableTestCase(VmmTestCase):
+    """What is answered, and what is accepted, must be what query-qmp-schema tells."""
+
+    schema = None  # the same of every process
+
     def outcome(self, vmm, command, arguments):
         try:
-            return "return", vmm.cmd(command, arguments)
+            value = vmm.cmd(command, arguments)
         except QmpError as error:
             return "error", {"class": error.error_class, "desc": error.desc}
+        self._check_schema(vmm, command, arguments, value)
+        return "return", value
+
+    def _check_schema(self, vmm, command, arguments, value):
+        if command == "quit":
+            return
+        if TableTestCase.schema is None:
+            TableTestCase.schema = QmpSchema(vmm.cmd("query-qmp-schema"))
+        self.assertEqual(self.schema.faults_of_reply(command, value), [])
+        if command not in OPEN_ARGUMENTS:
+            self.assertEqual(self.schema.faults_of_arguments(command, arguments), [])
+        for event in vmm.qmp.events:
+            self.assertEqual(self.schema.faults_of_event(event), [])
 
     def check(self, vmm, rows):
         for number_, (command, arguments, expected) in enumerate(rows):
