@@ -16,16 +16,6 @@ namespace ferry::monitor {
 
 namespace {
 
-// What all words begin with.
-std::string common_prefix(const std::vector<std::string>& words) {
-    std::string prefix = words.front();
-    for (const std::string& word : words) {
-        const auto [end, other] = std::ranges::mismatch(prefix, word);
-        prefix.erase(end, prefix.end());
-    }
-    return prefix;
-}
-
 Result<std::FILE*> open_stream(int fd, const char* mode) {
     MIG_TRY(UniqueFd copy, util::duplicate(BorrowedFd(fd)));
     std::FILE* stream = ::fdopen(copy.raw(), mode);

@@ -31,6 +31,7 @@ void Monitor::add_qmp(std::unique_ptr<MonitorTransport> transport, Layout layout
 }
 
 void Monitor::add_hmp(std::unique_ptr<MonitorTransport> transport) {
+    Editing editing = Editing::BySession;
     if (transport->kind() == MonitorTransport::Kind::Terminal) {
         transport.reset();  // gives the terminal back before another takes it
         auto terminal = make_terminal_transport(
@@ -40,13 +41,14 @@ void Monitor::add_hmp(std::unique_ptr<MonitorTransport> transport) {
             return;
         }
         transport = std::move(*terminal);
+        editing = Editing::ByTransport;
     }
     const Json version = version_info();
     hmp_sessions_.push_back(
         std::make_unique<HmpSession>(hmp_, server_.fd_sets(),
                                      fmt::format("Ferry monitor ({}); \"help\" lists the commands",
                                                  version["package"].get<std::string>()),
-                                     std::move(transport)));
+                                     std::move(transport), editing));
 }
 
 void Monitor::when_migration_ended(std::move_only_function<void()> ended) {

@@ -3,18 +3,12 @@
 // own; the loop gets whole lines.
 #pragma once
 
-#include <functional>
 #include <memory>
-#include <string>
-#include <string_view>
-#include <vector>
 
+#include "monitor/read-line.h"
 #include "monitor/transport.h"
 
 namespace ferry::monitor {
-
-// What the last word of the line could become: whole words, sorted. Any thread.
-using Completer = std::function<std::vector<std::string>(std::string_view line)>;
 
 // Descriptors 0 and 1, which are a terminal. What is sent after the last line end is the prompt.
 Result<std::unique_ptr<MonitorTransport>> make_terminal_transport(system::MainLoop& loop,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A person at a terminal: editing, history and completion of lines (HMP on stdio)."""
+"""A person at a terminal: editing, history and completion of lines (HMP on stdio and sockets)."""
 
 import os
 import pty
 import select
+import socket
 import subprocess
 import time
 import unittest
@@ -110,6 +111,66 @@ class AtTheTerminal(VmmTestCase):
         qmp = Qmp.connect(path)
         self.addCleanup(qmp.close)
         self.assertEqual(qmp.cmd("query-status")["status"], "prelaunch")
+
+
+class OverASocket(VmmTestCase):
+    """The same through a socket, where the process echoes and edits."""
+
+    def connect(self):
+        path = f"{self.folder}/m"
+        vmm = self.vmm("-S", "-monitor", f"unix:{path},server=on,wait=off")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(sock.close)
+        sock.settimeout(PATIENCE)
+        sock.connect(path)
+        self.shown = b""
+        self.wait(sock, PROMPT)
+        return vmm, sock
+
+    def wait(self, sock, text):
+        """What was sent up to `text`, which must come."""
+        text = text.encode()
+        while text not in self.shown:
+            more = sock.recv(4096)
+            self.assertTrue(more, f"closed behind {self.shown!r}")
+            self.shown += more
+        before, _, self.shown = self.shown.partition(text)
+        return before.decode()
+
+    def test_what_is_typed_is_echoed_and_answered(self):
+        _, sock = self.connect()
+        sock.sendall(b"info name\n")
+        self.assertEqual(
+            self.wait(sock, "\r\n" + PROMPT).split("\x1b[D")[-1], "info name\x1b[K\r\nvm0")
+
+    def test_a_line_can_be_edited_completed_and_recalled(self):
+        _, sock = self.connect()
+        sock.sendall(b"warp" + b"\x7f" * 4 + b"info stat\t\r")
+        self.wait(sock, "\r\nVM status: paused (prelaunch)\r\n" + PROMPT)
+        sock.sendall(UP.encode() + b"\r")
+        self.wait(sock, "\r\nVM status: paused (prelaunch)\r\n" + PROMPT)
+        sock.sendall(b"migrate_set_\t")
+        self.wait(sock, "\r\nmigrate_set_capability  migrate_set_parameter   \r\n" + PROMPT)
+        self.wait(sock, "migrate_set_")
+        sock.sendall(b"cap\tpause-b\ton\n")
+        self.wait(sock, PROMPT)
+        sock.sendall(b"info migrate_capabilities\n")
+        self.wait(sock, "pause-before-switchover: on\r\n")
+
+    def test_next_client_has_a_line_of_its_own(self):
+        vmm, sock = self.connect()
+        sock.sendall(b"quit")
+        self.wait(sock, "quit")
+        sock.close()
+        again = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(again.close)
+        again.settimeout(PATIENCE)
+        again.connect(f"{self.folder}/m")
+        self.shown = b""
+        self.wait(again, PROMPT)
+        again.sendall(b"\n")
+        self.wait(again, PROMPT)
+        self.assertEqual(vmm.cmd("query-status")["status"], "prelaunch")
 
 
 if __name__ == "__main__":
