@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "hw/vfio/kernel.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -8,6 +9,7 @@
 
 #include <cerrno>
 #include <climits>
+#include <memory>
 
 #include "util/syscall.h"
 #include "util/try.h"
@@ -57,6 +59,17 @@ Result<std::string> SyscallKernel::readlink(const std::string& path) {
                          fmt::format("readlink({})", path)));
     target.resize(length);
     return target;
+}
+
+Result<std::vector<std::string>> SyscallKernel::list(const std::string& path) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(path.c_str()), ::closedir);
+    if (!folder) return util::errno_error(fmt::format("opendir({})", path));
+    std::vector<std::string> names;
+    while (const dirent* entry = ::readdir(folder.get())) {
+        const std::string name = entry->d_name;
+        if (name != "." && name != "..") names.push_back(name);
+    }
+    return names;
 }
 
 Result<int> SyscallKernel::ioctl(BorrowedFd fd, unsigned long request, void* argument,

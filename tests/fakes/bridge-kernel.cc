@@ -40,6 +40,10 @@ Result<std::string> BridgeKernel::readlink(const std::string& path) {
     return make_errno(ENOENT, "readlink({})", path);
 }
 
+Result<std::vector<std::string>> BridgeKernel::list(const std::string& path) {
+    return make_errno(ENOENT, "opendir({})", path);
+}
+
 vfio::MigDataStream* BridgeKernel::stream(BorrowedFd fd) const {
     const auto at = streams_.find(fd.raw());
     return at == streams_.end() ? nullptr : at->second.get();

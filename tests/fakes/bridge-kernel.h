@@ -22,6 +22,7 @@ class BridgeKernel final : public vfio::Kernel {
     Result<BorrowedFd> open(const std::string& path) override;
     void close(BorrowedFd fd) noexcept override { streams_.erase(fd.raw()); }
     Result<std::string> readlink(const std::string& path) override;
+    Result<std::vector<std::string>> list(const std::string& path) override;
     Result<int> ioctl(BorrowedFd fd, unsigned long request, void* argument,
                       std::string_view call) override;
     Result<int> ioctl_value(BorrowedFd fd, unsigned long request, unsigned long value,

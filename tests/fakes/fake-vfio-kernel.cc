@@ -8,7 +8,9 @@
 #include <cerrno>
 #include <cstring>
 
+#include "hw/vfio/iommufd-uapi.h"
 #include "hw/vfio/uapi.h"
+#include "tests/fakes/argument.h"
 #include "util/try.h"
 #include "util/wire.h"
 
@@ -81,7 +83,7 @@ FakeVfioDevice& FakeVfioKernel::add_pci_device(const std::string& name, unsigned
 bool FakeVfioKernel::dma_write(FakeVfioDevice& device, uint64_t iova, std::byte value) {
     const std::lock_guard lock(mutex_);
     device.dma_write(iova);
-    return type1_.dma_write(iova, value);
+    return iommufd_.dma_write(device, iova, value) || type1_.dma_write(iova, value);
 }
 
 int FakeVfioKernel::install(File file) {
@@ -113,7 +115,22 @@ Result<BorrowedFd> FakeVfioKernel::open(const std::string& path) {
     if (const SysValue failed = count_call(); failed < 0) {
         return make_errno(static_cast<int>(-failed), "{}", call);
     }
+    return open_path(path, call);
+}
+
+BorrowedFd FakeVfioKernel::hand_over(const std::string& path) {
+    const std::lock_guard lock(mutex_);
+    return *open_path(path, "open");
+}
+
+Result<BorrowedFd> FakeVfioKernel::open_path(const std::string& path, const std::string& call) {
     if (path == "/dev/vfio/vfio") return BorrowedFd(install({.kind = Kind::Container}));
+    if (path == "/dev/iommu" && has_iommufd) return BorrowedFd(install({.kind = Kind::Iommufd}));
+    for (size_t i = 0; i < devices_.size() && has_device_nodes; ++i) {
+        if (path != fmt::format("/dev/vfio/devices/vfio{}", i)) continue;
+        return BorrowedFd(
+            install({.kind = Kind::Device, .device = devices_[i].get(), .by = File::By::Node}));
+    }
     for (const auto& device : devices_) {
         if (path != fmt::format("/dev/vfio/{}", device->group)) continue;
         if (group_open_errnum.contains(device->group)) {
@@ -154,12 +171,17 @@ void FakeVfioKernel::close(BorrowedFd fd) noexcept {
             break;
         case Kind::Device:
             log.push_back(fmt::format("close(device {})", gone.device->name));
+            if (gone.by == File::By::BoundNode) iommufd_.device_closed(*gone.device);
             gone.device->state = MigState::Running;
             gone.device->session_ = 0;
             gone.device->eventfds_.clear();
             gone.device->allocated_.clear();
             break;
         case Kind::Data: log.push_back(fmt::format("close(data of {})", gone.device->name)); break;
+        case Kind::Iommufd:
+            log.emplace_back("close(iommufd)");
+            iommufd_.closed();
+            break;
     }
 }
 
@@ -175,6 +197,58 @@ Result<std::string> FakeVfioKernel::readlink(const std::string& path) {
         }
     }
     return make_errno(ENOENT, "{}", call);
+}
+
+Result<std::vector<std::string>> FakeVfioKernel::list(const std::string& path) {
+    const std::lock_guard lock(mutex_);
+    const std::string call = fmt::format("opendir({})", path);
+    if (const SysValue failed = count_call(); failed < 0) {
+        return make_errno(static_cast<int>(-failed), "{}", call);
+    }
+    for (size_t i = 0; i < devices_.size(); ++i) {
+        if (!path.ends_with(fmt::format("/{}/vfio-dev", devices_[i]->name))) continue;
+        return std::vector<std::string>{fmt::format("vfio{}", i)};
+    }
+    return make_errno(ENOENT, "{}", call);
+}
+
+SysValue FakeVfioKernel::bind(File& file, void* argument) {
+    auto bind = load<uapi::BindIommufd>(argument);
+    if (bind.argsz < sizeof(bind) || bind.flags != 0 || bind.iommufd < 0) return -EINVAL;
+    const auto at = open_.find(bind.iommufd);
+    if (at == open_.end()) return -EBADF;
+    if (at->second.kind != Kind::Iommufd) return -EBADFD;
+    for (const auto& [fd, other] : open_) {
+        if (other.kind == Kind::Group && other.group == file.device->group) return -EBUSY;
+    }
+    const SysValue bound = iommufd_.bind(*file.device, bind.out_devid);
+    if (bound != 0) return bound;
+    file.by = File::By::BoundNode;
+    store(argument, bind);
+    return 0;
+}
+
+std::optional<SysValue> FakeVfioKernel::node_ioctl(File& file, unsigned long request,
+                                                   void* argument) {
+    if (file.by == File::By::Group) return std::nullopt;
+    const bool bound = file.by == File::By::BoundNode;
+    const bool bind_call = request == uapi::kDeviceBindIommufd;
+    if (bind_call == bound) return -EINVAL;
+    if (const auto wanted = iommufd_.errnums.find(request); wanted != iommufd_.errnums.end()) {
+        return -wanted->second;
+    }
+    if (bind_call) return bind(file, argument);
+    if (request == uapi::kDeviceAttachPt) {
+        auto attach = load<uapi::AttachPt>(argument);
+        if (attach.argsz < sizeof(attach) || attach.flags != 0) return -EINVAL;
+        return iommufd_.attach(*file.device, attach.pt_id);
+    }
+    if (request == uapi::kDeviceDetachPt) {
+        const auto detach = load<uapi::DetachPt>(argument);
+        if (detach.argsz < sizeof(detach) || detach.flags != 0) return -EINVAL;
+        return iommufd_.detach(*file.device);
+    }
+    return std::nullopt;
 }
 
 Result<int> FakeVfioKernel::ioctl(BorrowedFd fd, unsigned long request, void* argument,
@@ -193,8 +267,10 @@ SysValue FakeVfioKernel::dispatch(BorrowedFd fd, unsigned long request, void* ar
         case Kind::Data:
             if (request != uapi::kMigGetPrecopyInfo) return -ENOTTY;
             return file->device->precopy_info(file->session, argument);
+        case Kind::Iommufd: return iommufd_.ioctl(request, argument);
         case Kind::Device: break;
     }
+    if (const auto answered = node_ioctl(*file, request, argument)) return *answered;
     FakeVfioDevice& device = *file->device;
     device.new_session_ = 0;
     const SysValue value = device.ioctl(request, argument);

@@ -22,6 +22,11 @@ Result<std::string> FaultyKernel::readlink(const std::string& path) {
     return inner_.readlink(path);
 }
 
+Result<std::vector<std::string>> FaultyKernel::list(const std::string& path) {
+    MIG_CHECK(before("opendir"));
+    return inner_.list(path);
+}
+
 Result<int> FaultyKernel::ioctl(BorrowedFd fd, unsigned long request, void* argument,
                                 std::string_view call) {
     MIG_CHECK(before(call));

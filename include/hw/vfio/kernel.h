@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "util/bytes.h"
 #include "util/mapped-region.h"
@@ -24,6 +25,8 @@ class Kernel {
     virtual Result<BorrowedFd> open(const std::string& path) = 0;
     virtual void close(BorrowedFd fd) noexcept = 0;
     virtual Result<std::string> readlink(const std::string& path) = 0;
+    // The names in a folder, without "." and "..".
+    virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
 
     // `argument`: the request's struct, read and written by the kernel. Returns the call's value.
     virtual Result<int> ioctl(BorrowedFd fd, unsigned long request, void* argument,
@@ -52,6 +55,7 @@ class SyscallKernel final : public Kernel {
     Result<BorrowedFd> open(const std::string& path) override;
     void close(BorrowedFd fd) noexcept override;
     Result<std::string> readlink(const std::string& path) override;
+    Result<std::vector<std::string>> list(const std::string& path) override;
     Result<int> ioctl(BorrowedFd fd, unsigned long request, void* argument,
                       std::string_view call) override;
     Result<int> ioctl_value(BorrowedFd fd, unsigned long request, unsigned long value,
