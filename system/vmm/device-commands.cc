@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "system/vmm/devices.h"
+#include "system/vmm/inherited-fds.h"
 #include "system/vmm/management.h"
 #include "system/vmm/pci-query.h"
 #include "system/vmm/vm.h"
@@ -70,10 +71,16 @@ Result<> check(Vm& vm, const Json& arguments) {
 }
 
 // The driver is called beside the VM's life; the device joins it between changes of the run state.
-void device_add(Vm& vm, const Json& arguments, Reply reply) {
+void device_add(Vm& vm, const Invocation& call, Reply reply) {
+    const Json& arguments = call.arguments;
     if (auto good = check(vm, arguments); !good) return std::move(reply).fail(good.error());
-    const auto options = options_from_arguments(arguments);
+    auto options = options_from_arguments(arguments);
     if (!options) return std::move(reply).fail(options.error());
+    if (arguments.contains("fd") && arguments["fd"].is_string()) {
+        auto fd = take_named_or_inherited_fd(arguments["fd"].get<std::string>(), call.fds);
+        if (!fd) return std::move(reply).fail(fd.error());
+        options->fd = std::make_shared<UniqueFd>(std::move(*fd));
+    }
     auto admit = [&vm](vfio::VfioPciDevice::Join join) {
         vm.runstate().exclusively(
             [&vm, join = std::move(join)](system::Done over) mutable {
@@ -109,7 +116,7 @@ void add_device_commands(monitor::CommandTable& table, Management& management) {
                              {"id", {JsonType::String}, kOptional}},
                .handler = [&vm = management.vm()](
                               const Invocation& call,
-                              Reply reply) { device_add(vm, call.arguments, std::move(reply)); },
+                              Reply reply) { device_add(vm, call, std::move(reply)); },
                .beyond = monitor::Beyond::Passed});
     table.add({.name = "query-pci",
                .arguments = {},

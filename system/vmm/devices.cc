@@ -11,6 +11,7 @@
 #include "hw/vfio/device-io-observed.h"
 #include "hw/vfio/device-io-soft.h"
 #include "system/vmm/gathering.h"
+#include "system/vmm/inherited-fds.h"
 #include "util/try.h"
 
 namespace ferry::vmm {
@@ -38,6 +39,8 @@ constexpr std::string_view kCommonHelp =
 constexpr std::string_view kKernelHelp =
     "  host=<string>          PCI address on the host, [DOMAIN:]BUS:SLOT.FN; or\n"
     "  sysfsdev=<string>      the device's folder below /sys\n"
+    "  iommufd=<id>           open the device's own node and use -object iommufd,id=<id>\n"
+    "  fd=<n>                 with iommufd=, instead of host=: the device's open node\n"
     "  x-fault=<script>       calls of the driver that fail or are held, for tests\n";
 
 Result<vfio::OnOffAuto> take_on_off_auto(SubOptions& properties, std::string_view key,
@@ -147,6 +150,7 @@ Devices::Devices(vfio::VfioVm vm, Board& board, MachineType machine)
       board_(board),
       machine_(machine),
       kernel_host_(kernel_, board.memory()),
+      iommufds_(kernel_, board.memory()),
       soft_container_("soft") {}
 
 Devices::~Devices() {
@@ -231,7 +235,8 @@ Result<Devices::Plan> Devices::plan(const DeviceOptions& options) {
     vfio::VfioIdentity identity{
         .id = info.id, .path = info.address.path(), .qom_path = info.qom_path};
     const bool kernel = options.driver == kKernelDevice;
-    auto open = kernel ? plan_kernel(properties) : plan_soft(*device, properties, identity);
+    auto open =
+        kernel ? plan_kernel(properties, options.fd) : plan_soft(*device, properties, identity);
     if (!open) return std::move(open).error().context(context);
     auto wrapped = [open = std::move(*open), faults = device->faults, &env = vm_.env,
                     label =
@@ -295,11 +300,46 @@ void Devices::arrived(Device& device, const std::string& context,
     done({});
 }
 
-Result<Devices::Open> Devices::plan_kernel(SubOptions& properties) {
+// By the device's own node instead of its group.
+Result<Devices::Open> Devices::plan_node(SubOptions& properties, const std::string& iommufd,
+                                         std::shared_ptr<UniqueFd> handed) {
+    auto backend = iommufds_.find(iommufd);
+    if (backend == nullptr) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "iommufd={}: there is no such object; add -object iommufd,id={}", iommufd,
+                          iommufd);
+    }
+    const auto host = properties.take("host");
+    const auto sysfsdev = properties.take("sysfsdev");
+    const auto fd = properties.take("fd");
+    if (host.has_value() + sysfsdev.has_value() + fd.has_value() != 1) {
+        return make_error(ErrorKind::InvalidArgument,
+                          "with iommufd= give one of host=, sysfsdev= and fd=");
+    }
+    MIG_CHECK(properties.finish());
+    if (!fd) {
+        return Open(
+            [backend, place = host ? *host : *sysfsdev] { return backend->open_device(place); });
+    }
+    if (handed == nullptr) {
+        MIG_TRY(UniqueFd inherited, take_inherited_fd(*fd), "fd={}", *fd);
+        handed = std::make_shared<UniqueFd>(std::move(inherited));
+    }
+    return Open([this, backend, handed] {
+        return backend->adopt_device(vfio::KernelFile(kernel_, BorrowedFd(handed->release())));
+    });
+}
+
+Result<Devices::Open> Devices::plan_kernel(SubOptions& properties,
+                                           std::shared_ptr<UniqueFd> handed) {
+    if (const auto iommufd = properties.take("iommufd")) {
+        return plan_node(properties, *iommufd, std::move(handed));
+    }
     const auto host = properties.take("host");
     const auto sysfsdev = properties.take("sysfsdev");
     if (host.has_value() == sysfsdev.has_value()) {
-        return make_error(ErrorKind::InvalidArgument, "give either host= or sysfsdev=");
+        return make_error(ErrorKind::InvalidArgument,
+                          "give either host= or sysfsdev=, or fd= with iommufd=");
     }
     // Nothing is opened for a command line that is wrong anyway.
     MIG_CHECK(properties.finish());

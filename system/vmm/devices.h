@@ -16,6 +16,7 @@
 #include "hw/vfio/vfio-device.h"
 #include "system/runstate.h"
 #include "system/vmm/board.h"
+#include "system/vmm/iommufds.h"
 #include "system/vmm/options.h"
 
 namespace ferry::vmm {
@@ -67,6 +68,8 @@ class Devices {
     // A device is on its way into the VM or out of it: this object must stay.
     bool busy() const { return removing_ > 0 || !arriving_.empty(); }
 
+    Iommufds& iommufds() { return iommufds_; }
+
     // Adds to the faults of a device; "release" lets go what a script holds up.
     Result<> set_faults(std::string_view id, std::string_view script);
 
@@ -79,7 +82,9 @@ class Devices {
     // What can be said without calling a driver.
     Result<Plan> plan(const DeviceOptions& options);
     Result<pci::PciAddress> free_address() const;
-    Result<Open> plan_kernel(SubOptions& properties);
+    Result<Open> plan_kernel(SubOptions& properties, std::shared_ptr<UniqueFd> handed);
+    Result<Open> plan_node(SubOptions& properties, const std::string& iommufd,
+                           std::shared_ptr<UniqueFd> handed);
     Result<Open> plan_soft(Device& device, SubOptions& properties,
                            const vfio::VfioIdentity& identity);
     void arrived(Device& device, const std::string& context,
@@ -94,6 +99,7 @@ class Devices {
     const MachineType machine_;
     vfio::SyscallKernel kernel_;
     vfio::VfioKernelHost kernel_host_;
+    Iommufds iommufds_;
     vfio::SoftContainer soft_container_;
     bool soft_mapped_ = false;  // guest memory, into soft_container_
     size_t removing_ = 0;

@@ -46,10 +46,12 @@ const std::vector<OptionHelp>& option_table() {
         {"Objects and devices", "object", "TYPE,id=ID,...",
          "memory-backend-ram|memfd,size=SIZE\n"
          "memory-backend-file,size=SIZE,mem-path=PATH,share=on\n"
+         "iommufd[,fd=N]\n"
          "ferry-workload,working-set=SIZE[,...] writes to guest memory while the VM runs;\n"
          "-object help lists types, -object TYPE,help their properties"},
         {"Objects and devices", "device", "TYPE[,id=ID][,addr=SLOT[.FN]],...",
          "vfio-pci,host=BDF|sysfsdev=PATH: a kernel VFIO device\n"
+         "vfio-pci,iommufd=ID,host=BDF|sysfsdev=PATH|fd=N: the same by its own node\n"
          "vfio-pci-soft: a software device with migration and scripted faults\n"
          "-device help lists types, -device TYPE,help their properties"},
 

@@ -8,7 +8,7 @@ namespace ferry::vmm {
 
 Management::Management(Vm& vm, std::unique_ptr<util::Worker> worker)
     : vm_(vm),
-      objects_(vm.options()),
+      objects_(vm.options(), vm.devices().iommufds()),
       worker_(std::move(worker)),
       dirty_rate_({.loop = vm.loop(),
                    .env = vm.env(),

@@ -26,7 +26,7 @@ void object_add(Management& management, const Invocation& call, Reply reply) {
     const auto id = properties["id"].get<std::string>();
     properties.erase("qom-type");
     properties.erase("id");
-    std::move(reply).finish(management.objects().add(type, id, properties));
+    std::move(reply).finish(management.objects().add(type, id, properties, call.fds));
 }
 
 Error not_found(std::string_view path) {

@@ -25,12 +25,18 @@ constexpr std::string_view kWorkloadHelp =
     "  seed=<n>               default 1\n"
     "  All but id travel with a migration and replace what the destination was given.\n";
 
+constexpr std::string_view kIommufdHelp =
+    "  id=<string>            required; named by vfio-pci,iommufd=\n"
+    "  fd=<n>                 an open /dev/iommu; default: opened with the first device\n";
+
 Result<> check_id(const Options& options, const std::string& id, const SubOptions& properties) {
     const bool backend =
         std::ranges::find(options.backends, id, &BackendOptions::id) != options.backends.end();
     const bool workload =
         std::ranges::find(options.workloads, id, &WorkloadOptions::id) != options.workloads.end();
-    if (id.empty() || backend || workload) {
+    const bool iommufd =
+        std::ranges::find(options.iommufds, id, &IommufdOptions::id) != options.iommufds.end();
+    if (id.empty() || backend || workload || iommufd) {
         return make_error(ErrorKind::InvalidArgument, "{}: {} id '{}'", properties.context(),
                           id.empty() ? "empty" : "duplicate", id);
     }
@@ -94,6 +100,16 @@ Result<> add_workload(Options& options, SubOptions& properties) {
     return {};
 }
 
+Result<> add_iommufd(Options& options, SubOptions& properties) {
+    IommufdOptions iommufd;
+    MIG_TRY(iommufd.id, properties.take_required("id"));
+    MIG_CHECK(check_id(options, iommufd.id, properties));
+    iommufd.fd = properties.take("fd").value_or("");
+    MIG_CHECK(properties.finish());
+    options.iommufds.push_back(std::move(iommufd));
+    return {};
+}
+
 bool is_backend(std::string_view type) {
     return type == "memory-backend-ram" || type == "memory-backend-memfd" ||
            type == "memory-backend-file";
@@ -109,17 +125,19 @@ Error unknown_type(std::string_view type) {
 Result<> add_object(Options& options, std::string_view type, SubOptions& properties) {
     if (is_backend(type)) return add_backend(options, type, properties);
     if (type == "ferry-workload") return add_workload(options, properties);
+    if (type == "iommufd") return add_iommufd(options, properties);
     return unknown_type(type);
 }
 
 Result<std::string> object_help(std::string_view type) {
     if (type == "help") {
         return std::string(
-            "List of user creatable objects:\n  ferry-workload\n  memory-backend-file\n"
+            "List of user creatable objects:\n  ferry-workload\n  iommufd\n  memory-backend-file\n"
             "  memory-backend-memfd\n  memory-backend-ram\n");
     }
     const std::string title = std::string(type) + " options:\n";
     if (type == "ferry-workload") return title + std::string(kWorkloadHelp);
+    if (type == "iommufd") return title + std::string(kIommufdHelp);
     if (type == "memory-backend-file") {
         return title + std::string(kBackendHelp) + std::string(kFileHelp);
     }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "monitor/schema.h"
+#include "system/vmm/inherited-fds.h"
 #include "util/try.h"
 
 namespace ferry::vmm {
@@ -17,6 +18,7 @@ constexpr std::string_view kFileType = "memory-backend-file";
 constexpr std::string_view kRamType = "memory-backend-ram";
 constexpr std::string_view kMemfdType = "memory-backend-memfd";
 constexpr std::string_view kWorkloadType = "ferry-workload";
+constexpr std::string_view kIommufdType = "iommufd";
 
 std::vector<monitor::Member> backend_members(std::string_view type) {
     constexpr auto kOptional = monitor::Presence::Optional;
@@ -48,23 +50,18 @@ bool is_identifier(std::string_view id) {
 
 std::vector<std::string> Objects::types() {
     return {std::string(kFileType), std::string(kMemfdType), std::string(kRamType),
-            std::string(kWorkloadType)};
+            std::string(kWorkloadType), std::string(kIommufdType)};
 }
 
 bool Objects::exists(const std::string& id) const {
-    return created_.contains(id) ||
+    return created_.contains(id) || iommufds_.contains(id) ||
            std::ranges::find(options_.backends, id, &BackendOptions::id) !=
                options_.backends.end() ||
            std::ranges::find(options_.workloads, id, &WorkloadOptions::id) !=
                options_.workloads.end();
 }
 
-Result<> Objects::add(const std::string& type, const std::string& id, const Json& properties) {
-    if (type == kWorkloadType) {
-        return make_error(ErrorKind::Unsupported,
-                          "{} can't be added while the VM lives: use -object at its start", type);
-    }
-    MIG_CHECK(monitor::check_members(backend_members(type), properties, ""));
+Result<> Objects::check_id(const std::string& id) const {
     if (!is_identifier(id)) {
         return make_error(ErrorKind::InvalidArgument, "Parameter 'id' expects an identifier");
     }
@@ -73,6 +70,32 @@ Result<> Objects::add(const std::string& type, const std::string& id, const Json
                           "attempt to add duplicate property '{}' to object (type 'container')",
                           id);
     }
+    return {};
+}
+
+// `fd` is a name that getfd gave, or a number that the parent process left.
+Result<> Objects::add_iommufd(const std::string& id, const Json& properties,
+                              migration::FdTable& fds) {
+    MIG_CHECK(monitor::check_members({{"fd", {JsonType::String}, monitor::Presence::Optional}},
+                                     properties, ""));
+    MIG_CHECK(check_id(id));
+    UniqueFd fd;
+    if (properties.contains("fd")) {
+        MIG_TRY(fd, take_named_or_inherited_fd(properties["fd"].get<std::string>(), fds));
+    }
+    iommufds_.add(id, std::move(fd));
+    return {};
+}
+
+Result<> Objects::add(const std::string& type, const std::string& id, const Json& properties,
+                      migration::FdTable& fds) {
+    if (type == kIommufdType) return add_iommufd(id, properties, fds);
+    if (type == kWorkloadType) {
+        return make_error(ErrorKind::Unsupported,
+                          "{} can't be added while the VM lives: use -object at its start", type);
+    }
+    MIG_CHECK(monitor::check_members(backend_members(type), properties, ""));
+    MIG_CHECK(check_id(id));
     BackendOptions backend;
     backend.id = id;
     backend.size = monitor::to_uint64(properties["size"]);
@@ -98,6 +121,7 @@ Result<> Objects::add(const std::string& type, const std::string& id, const Json
 
 Result<> Objects::remove(const std::string& id) {
     if (created_.erase(id) != 0) return {};
+    if (iommufds_.contains(id)) return iommufds_.remove(id);
     if (exists(id)) {
         return make_error(ErrorKind::InvalidState, "object '{}' is in use, can not be deleted", id);
     }

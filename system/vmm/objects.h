@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Objects that the user created: those of -object, and memory backends that object-add makes while
-// the VM lives. The latter are memory that nobody uses yet.
+// Objects that the user created: those of -object, and memory backends and iommufds that object-add
+// makes while the VM lives. Such a backend is memory that nobody uses yet.
 #pragma once
 
 #include <map>
@@ -9,8 +9,10 @@
 #include <string_view>
 #include <vector>
 
+#include "migration/channel.h"
 #include "monitor/json.h"
 #include "system/memory.h"
+#include "system/vmm/iommufds.h"
 #include "system/vmm/options.h"
 #include "util/result.h"
 
@@ -26,13 +28,15 @@ struct BackendInfo {
 // Main loop thread.
 class Objects {
  public:
-    // `options` outlives this.
-    explicit Objects(const Options& options) : options_(options) {}
+    // Both outlive this.
+    Objects(const Options& options, Iommufds& iommufds) : options_(options), iommufds_(iommufds) {}
 
-    // `properties`: the members of object-add beyond its type and id.
-    Result<> add(const std::string& type, const std::string& id, const monitor::Json& properties);
+    // `properties`: the members of object-add beyond its type and id; `fds`: of who asks.
+    Result<> add(const std::string& type, const std::string& id, const monitor::Json& properties,
+                 migration::FdTable& fds);
     Result<> remove(const std::string& id);
     std::vector<BackendInfo> backends() const;
+    std::vector<const vfio::IommufdHost*> iommufds() const { return iommufds_.all(); }
 
     static std::vector<std::string> types();
 
@@ -42,8 +46,12 @@ class Objects {
         std::unique_ptr<system::RamBlock> memory;
     };
     bool exists(const std::string& id) const;
+    Result<> check_id(const std::string& id) const;
+    Result<> add_iommufd(const std::string& id, const monitor::Json& properties,
+                         migration::FdTable& fds);
 
     const Options& options_;
+    Iommufds& iommufds_;
     std::map<std::string, Created> created_;
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -54,6 +55,7 @@ struct WorkloadOptions {
 struct DeviceOptions {
     std::string driver;
     SubOptions properties;
+    std::shared_ptr<UniqueFd> fd = nullptr;  // for its property fd, of who handed it over
 };
 
 inline constexpr size_t kMaxSerials = 4;
@@ -94,6 +96,12 @@ struct BootOptions {
     std::string command_line;  // of the kernel
 };
 
+// -object iommufd.
+struct IommufdOptions {
+    std::string id;
+    std::string fd;  // number of an open /dev/iommu; empty: to be opened
+};
+
 struct Options {
     MachineType machine = kDefaultMachine;
     std::vector<AcceleratorOptions> accelerators;  // the first that works is used
@@ -107,6 +115,7 @@ struct Options {
     enum class CoreDump : uint8_t { WithoutRam, WithRam } core_dump = CoreDump::WithRam;
     std::vector<BackendOptions> backends;
     std::vector<WorkloadOptions> workloads;
+    std::vector<IommufdOptions> iommufds;
     std::vector<DeviceOptions> devices;
     std::vector<MonitorOptions> monitors;
     std::optional<util::CharAddress> qtest;

@@ -129,6 +129,10 @@ QomNode backend_node(const BackendInfo& backend) {
     return node;
 }
 
+QomNode iommufd_node(const vfio::IommufdHost& iommufd) {
+    return {.path = "/objects/" + iommufd.id(), .type = "iommufd", .properties = {}};
+}
+
 QomNode workload_node(qtest::Workload& workload) {
     const qtest::WorkloadState state = workload.state();
     QomProperty rate{"pages-per-second", "uint64", state.pages_per_second};
@@ -157,6 +161,7 @@ std::vector<QomNode> qom_tree(Vm& vm, Objects& objects) {
     add_machine(tree, vm);
     tree.add({.path = "/objects", .type = "container", .properties = {}});
     for (const BackendInfo& backend : objects.backends()) tree.add(backend_node(backend));
+    for (const vfio::IommufdHost* one : objects.iommufds()) tree.add(iommufd_node(*one));
     for (qtest::Workload* workload : vm.workloads().all()) tree.add(workload_node(*workload));
     return std::move(tree).take();
 }

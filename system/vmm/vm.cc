@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "system/vmm/extra-commands.h"
+#include "system/vmm/inherited-fds.h"
 #include "system/vmm/migration-presets.h"
 #include "system/vmm/signals.h"
 #include "util/syscall.h"
@@ -36,23 +37,6 @@ std::optional<migration::Uuid> uuid_bytes(std::string_view text) {
     }
     return uuid == migration::Uuid{} ? std::nullopt : std::optional(uuid);
 }
-
-// Descriptors for -incoming fd:N: those that the parent process left open.
-class InheritedFds final : public migration::FdTable {
- public:
-    Result<UniqueFd> take_fd(std::string_view name) override {
-        MIG_TRY(const uint64_t number, parse_number(name), "fd:{}", name);
-        const auto fd = static_cast<int>(std::min<uint64_t>(number, INT32_MAX));
-        MIG_CHECK(util::check_call(::fcntl(fd, F_GETFD), "fcntl"), "fd:{}", name);
-        return UniqueFd(fd);
-    }
-    Result<UniqueFd> open_fd_set(std::string_view path, int) override {
-        return make_error(ErrorKind::InvalidArgument,
-                          "Could not open '{}': sets of descriptors are made by add-fd; use "
-                          "-incoming defer and migrate-incoming",
-                          path);
-    }
-};
 
 }  // namespace
 
@@ -183,6 +167,14 @@ Result<> Vm::create_devices() {
         vm.device_memory = &kvm_machine_->device_memory();
     }
     devices_.emplace(std::move(vm), *board_, options_.machine);
+    for (const IommufdOptions& iommufd : options_.iommufds) {
+        UniqueFd fd;
+        if (!iommufd.fd.empty()) {
+            MIG_TRY(fd, take_inherited_fd(iommufd.fd), "-object iommufd,id={}: fd={}", iommufd.id,
+                    iommufd.fd);
+        }
+        devices_->iommufds().add(iommufd.id, std::move(fd));
+    }
     for (const DeviceOptions& device : options_.devices) MIG_CHECK(devices_->create(device));
     return {};
 }
@@ -253,6 +245,7 @@ std::vector<monitor::TypeInfo> Vm::types() const {
             {"device", "object", Abstract::Yes},
             {"vfio-pci", "device"},
             {"vfio-pci-soft", "device"},
+            {"iommufd", "object"},
             {"memory-backend", "object", Abstract::Yes},
             {"memory-backend-ram", "memory-backend"},
             {"memory-backend-memfd", "memory-backend"},

@@ -4,10 +4,11 @@ stopped, the destination (-S) has not begun, and until then the guest and the de
 
 import subprocess
 
-from ferrytest import run, test
+import vfio
+from ferrytest import run, test, test_where
 from vms import Vms, move
 from harness.soft import start_auto_dma
-from harness.vmm import MEMCMP, workload
+from harness.vmm import MEMCMP, options, workload
 
 MIB = 1 << 20
 PAGES_PER_SECOND = 2000
@@ -15,10 +16,10 @@ WORK = workload("8M", offset="4M", pages_per_second=PAGES_PER_SECOND)
 REGIONS = ((16 * MIB, 4 * MIB), (24 * MIB, 2 * MIB))  # what each device writes to
 
 
-def busy_pair(vms, count, **keywords):
+def busy_pair(vms, count, *args, **keywords):
     """Both sides' devices would write at once if they ran."""
-    src = vms.source(count, *WORK, **keywords)
-    dst = vms.destination(src, "-S", *WORK, **keywords)
+    src = vms.source(count, *WORK, *args, **keywords)
+    dst = vms.destination(src, "-S", *WORK, *args, **keywords)
     for knobs in (*src.knobs, *dst.knobs):
         knobs["dma_rate"] = PAGES_PER_SECOND
     for one, (first, size) in zip(src.devices, REGIONS):
@@ -44,9 +45,9 @@ def compare(src, dst):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def check(count, **keywords):
+def check(count, *args, **keywords):
     with Vms() as vms:
-        src, dst = busy_pair(vms, count, **keywords)
+        src, dst = busy_pair(vms, count, *args, **keywords)
 
         def meanwhile():
             before = src.workload()["position"]
@@ -70,6 +71,11 @@ def memory_is_identical_while_guest_and_two_devices_write():
 @test
 def memory_is_identical_without_a_log_of_the_devices():
     check(2, knobs={"dma_logging": 0}, properties={"enable_migration": True})
+
+
+@test_where(vfio.has_iommufd())
+def memory_is_identical_while_devices_opened_by_their_nodes_write():
+    check(2, *options("-object", "iommufd", id="iommufd0"), properties={"iommufd": "iommufd0"})
 
 
 @test

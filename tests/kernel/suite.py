@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 STOCK = ("smoke", "conformance", "migrate", "outside", "failures", "interrupted")
 PASSTHROUGH = ("passthrough",)
 # Guests where all writers of memory are tracked: then it shows when one of them is not.
-IOMMUFD = ("smoke", "conformance", "tracked", "outside", "guests")
+IOMMUFD = ("smoke", "conformance", "tracked", "nodes", "outside", "guests")
 MODULE = "/lib/modules/ferry-vfio-testdev.ko"
 DEVICES = 4
 

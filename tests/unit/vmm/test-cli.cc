@@ -88,6 +88,9 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-object", "memory-backend-ram,id=m,size=1M,prealloc=on"}, "prealloc"},
         {{"-object", "memory-backend-file,id=m,size=1M,mem-path=x"}, "share=on"},
         {{"-object", "ferry-workload,id=w,working-set=1M,pattern=zigzag"}, "pattern"},
+        {{"-object", "iommufd,fd=3"}, "id"},
+        {{"-object", "iommufd,id=i,size=1M"}, "size"},
+        {{"-object", "iommufd,id=i", "-object", "iommufd,id=i"}, "duplicate"},
         {{"-serial", "pty"}, "pty"},
         {{"-vga", "std"}, "std"},
         {{"-qtest", "chardev:c"}, "'c'"},
@@ -321,6 +324,7 @@ TEST(CommandLine, HelpAndVersionArePrinted) {
          {Arguments{"-help"}, Arguments{"--version"}, Arguments{"-machine", "help"},
           Arguments{"-device", "help"}, Arguments{"-device", "vfio-pci-soft,help"},
           Arguments{"-object", "help"}, Arguments{"-object", "ferry-workload,help"},
+          Arguments{"-object", "iommufd,help"},
           Arguments{"-accel", "help"}, Arguments{"-trace", "help"}}) {
         const auto parsed = parse_command_line(arguments);
         ASSERT_TRUE(parsed) << parsed.error().message();
