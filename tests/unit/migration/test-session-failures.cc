@@ -15,8 +15,9 @@ using Rules = std::vector<CallRule>;
 // What any source asks its device.
 const Rules kAlways = {
     {"start dma log", EndsAttempt, "starting the log of its writes to guest memory"},
-    {"report dma log", IsHarmless, "can't tell what it wrote to guest memory"},  // all goes again
-    {"get data size", IsHarmless, ""},  // a guess replaces it
+    {"report dma log", IsHarmless,
+     "can't tell what was written to guest memory"},  // all goes again
+    {"get data size", IsHarmless, ""},                // a guess replaces it
     {"read state", EndsAttempt, "reading its state in "},
     // Afterwards: the VM has gone.
     {"stop dma log", IsHarmless, "stopping the log of its writes to guest memory"},

@@ -27,8 +27,8 @@ const Rules kAlways = {
     {feature("SET DMA_LOGGING_START 1 ranges"), EndsAttempt,
      "starting the log of its writes to guest memory"},
     {feature("GET DMA_LOGGING_REPORT *"), IsHarmless,
-     "can't tell what it wrote to guest memory"},    // all goes again
-    {feature("GET MIG_DATA_SIZE"), IsHarmless, ""},  // a guess replaces it
+     "can't tell what was written to guest memory"},  // all goes again
+    {feature("GET MIG_DATA_SIZE"), IsHarmless, ""},   // a guess replaces it
     {"read(migration data)", EndsAttempt, "reading its state in "},
     // Afterwards: the VM has gone. A second try puts the device into its state.
     {feature("SET DMA_LOGGING_STOP"), IsHarmless, "stopping the log of its writes"},
