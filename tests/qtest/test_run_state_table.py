@@ -262,6 +262,7 @@ class RunStateTable(VmmTestCase):
 
     def row_26_arrived(self):
         point = self.row_16_given_away()
+        point.peer.wait_migration()  # it runs, and gives the VM away, before it is done
         return Point(point.peer, point.vmm)
 
     def row_26_arrived_paused(self):
