@@ -24,12 +24,25 @@ def has_ipv6():
         return False
 
 
-class Transports(VmmTestCase):
+def hand_over(vmm, command, fd, **arguments):
+    """A descriptor to the monitor; closed here."""
+    answer = vmm.qmp.wait_reply(vmm.qmp.send(command, fds=[fd], **arguments))
+    os.close(fd)
+    return answer
+
+
+class EveryTransport:
+    """What must hold however the stream travels, and whether the VM runs or not."""
+
+    STOPPED = False
+
     def filled_pair(self):
         src, dst = self.enterContext(self.pair(soft(), memory="16M", backed=True,
                                                destination=["-S"]))
         src.qtest.write(0x100000, os.urandom(1 << 20))
         src.test_device(SLOT).setup().fill(0x55)
+        if self.STOPPED:
+            src.cmd("stop")
         return src, dst
 
     def check_arrived(self, src, dst):
@@ -54,31 +67,6 @@ class Transports(VmmTestCase):
         src, dst = self.filled_pair()
         start_migration(src, dst)
         self.check_arrived(src, dst)
-
-    def test_unix_abstract(self):
-        """A name that is no file; it is gone with its listener."""
-        for number, tight in enumerate(({}, {"tight": False})):
-            src, dst = self.enterContext(self.pair(memory="16M"))
-            address = {"transport": "socket", "type": "unix", "abstract": True,
-                       "path": f"{self.folder}/name{number}", **tight}
-            channels = [{"channel-type": "main", "addr": address}]
-            dst.cmd("migrate-incoming", channels=channels)
-            (listening,) = dst.cmd("query-migrate")["socket-address"]
-            self.assertEqual({"transport": "socket", **listening}, {"tight": True, **address})
-            self.assertFalse((self.folder / f"name{number}").exists())
-            src.cmd("migrate", channels=channels)
-            src.wait_migration()
-            dst.wait_migration()
-
-    def test_incoming_channels_on_the_command_line(self):
-        channel = {"channel-type": "main", "addr": {"transport": "socket", "type": "unix"}}
-        for number, text in enumerate((
-                json.dumps(channel | {"addr": channel["addr"] | {"path": f"{self.folder}/ch0"}}),
-                f"main,addr.transport=socket,addr.type=unix,addr.path={self.folder}/ch1")):
-            src, dst = self.enterContext(self.pair(memory="16M", incoming=text))
-            src.cmd("migrate", uri=f"unix:{self.folder}/ch{number}")
-            src.wait_migration()
-            dst.wait_migration()
 
     def test_tcp_v4(self):
         self.check_tcp("127.0.0.1")
@@ -110,12 +98,6 @@ class Transports(VmmTestCase):
         dst.cmd("migrate-incoming", uri=load_uri)
         self.check_arrived(src, dst)
 
-    def hand_over(self, vmm, command, fd, **arguments):
-        """A descriptor to the monitor; closed here."""
-        answer = vmm.qmp.wait_reply(vmm.qmp.send(command, fds=[fd], **arguments))
-        os.close(fd)
-        return answer
-
     def test_regular_file_by_fd(self):
         """Beginning where the descriptor stands."""
         path = self.folder / "stream"
@@ -124,7 +106,7 @@ class Transports(VmmTestCase):
         for vmm, flags in ((src, os.O_WRONLY), (dst, os.O_RDONLY)):
             fd = os.open(path, flags)
             os.lseek(fd, 600, os.SEEK_SET)
-            self.hand_over(vmm, "getfd", fd, fdname="mig")
+            hand_over(vmm, "getfd", fd, fdname="mig")
             if vmm is src:
                 src.cmd("migrate", uri="fd:mig")
                 src.wait_migration()
@@ -138,7 +120,7 @@ class Transports(VmmTestCase):
         path = self.folder / "stream"
         src, dst = self.filled_pair()
         for vmm, flags in ((src, os.O_WRONLY | os.O_CREAT), (dst, os.O_RDONLY)):
-            added = self.hand_over(vmm, "add-fd", os.open(path, flags), fdset_id=7)
+            added = hand_over(vmm, "add-fd", os.open(path, flags), fdset_id=7)
             self.assertEqual(added["fdset-id"], 7)
             if vmm is src:
                 src.cmd("migrate", uri="file:/dev/fdset/7,offset=4096")
@@ -149,29 +131,6 @@ class Transports(VmmTestCase):
         for vmm in (src, dst):
             vmm.cmd("remove-fd", fdset_id=7)
             self.assertEqual(vmm.cmd("query-fdsets"), [])
-
-    def test_set_without_a_writable_member_can_not_be_saved_to(self):
-        path = self.folder / "stream"
-        path.write_bytes(b"precious")
-        vmm = self.vmm(memory="16M")
-        self.hand_over(vmm, "add-fd", os.open(path, os.O_RDONLY), fdset_id=1)
-        with self.assertRaises(QmpError) as refused:
-            vmm.cmd("migrate", uri="file:/dev/fdset/1")
-        self.assertIn("matching flags", refused.exception.desc)
-        self.assertEqual((vmm.migration_status(), vmm.run_state()), ("failed", "running"))
-        self.assertEqual(path.read_bytes(), b"precious")
-    def test_command_that_fails_when_it_has_everything_brings_no_second_vm(self):
-        """As ssh does when the connection breaks at the very end."""
-        src, dst = self.vmm(name="src"), self.vmm("-incoming", f"unix:{self.folder}/in", name="dst")
-        relay = (f"import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('{self.folder}/in'); "
-                 "s.sendall(sys.stdin.buffer.read()); s.shutdown(socket.SHUT_WR); s.recv(1); sys.exit(3)")
-        src.cmd("migrate", uri=f'exec:{sys.executable} -c "{relay}"')
-        dst.wait_migration()
-        src.wait_migration("failed")
-        self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
-        why = src.cmd("query-migrate")["error-desc"]
-        self.assertIn("status 3", why)
-        self.assertIn("'cont'", why)
 
     def test_exec(self):
         path = self.folder / "stream"
@@ -184,6 +143,65 @@ class Transports(VmmTestCase):
     def test_file_with_offset(self):
         path = self.folder / "stream"
         self.check_stored(f"file:{path},offset=4k", f"file:{path},offset=0x1000")
+
+
+class TransportsOfARunningVm(EveryTransport, VmmTestCase):
+    pass
+
+
+class TransportsOfAStoppedVm(EveryTransport, VmmTestCase):
+    STOPPED = True
+
+
+class Transports(VmmTestCase):
+    def test_unix_abstract(self):
+        """A name that is no file; it is gone with its listener."""
+        for number, tight in enumerate(({}, {"tight": False})):
+            src, dst = self.enterContext(self.pair(memory="16M"))
+            address = {"transport": "socket", "type": "unix", "abstract": True,
+                       "path": f"{self.folder}/name{number}", **tight}
+            channels = [{"channel-type": "main", "addr": address}]
+            dst.cmd("migrate-incoming", channels=channels)
+            (listening,) = dst.cmd("query-migrate")["socket-address"]
+            self.assertEqual({"transport": "socket", **listening}, {"tight": True, **address})
+            self.assertFalse((self.folder / f"name{number}").exists())
+            src.cmd("migrate", channels=channels)
+            src.wait_migration()
+            dst.wait_migration()
+
+    def test_incoming_channels_on_the_command_line(self):
+        channel = {"channel-type": "main", "addr": {"transport": "socket", "type": "unix"}}
+        for number, text in enumerate((
+                json.dumps(channel | {"addr": channel["addr"] | {"path": f"{self.folder}/ch0"}}),
+                f"main,addr.transport=socket,addr.type=unix,addr.path={self.folder}/ch1")):
+            src, dst = self.enterContext(self.pair(memory="16M", incoming=text))
+            src.cmd("migrate", uri=f"unix:{self.folder}/ch{number}")
+            src.wait_migration()
+            dst.wait_migration()
+
+    def test_set_without_a_writable_member_can_not_be_saved_to(self):
+        path = self.folder / "stream"
+        path.write_bytes(b"precious")
+        vmm = self.vmm(memory="16M")
+        hand_over(vmm, "add-fd", os.open(path, os.O_RDONLY), fdset_id=1)
+        with self.assertRaises(QmpError) as refused:
+            vmm.cmd("migrate", uri="file:/dev/fdset/1")
+        self.assertIn("matching flags", refused.exception.desc)
+        self.assertEqual((vmm.migration_status(), vmm.run_state()), ("failed", "running"))
+        self.assertEqual(path.read_bytes(), b"precious")
+
+    def test_command_that_fails_when_it_has_everything_brings_no_second_vm(self):
+        """As ssh does when the connection breaks at the very end."""
+        src, dst = self.vmm(name="src"), self.vmm("-incoming", f"unix:{self.folder}/in", name="dst")
+        relay = (f"import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('{self.folder}/in'); "
+                 "s.sendall(sys.stdin.buffer.read()); s.shutdown(socket.SHUT_WR); s.recv(1); sys.exit(3)")
+        src.cmd("migrate", uri=f'exec:{sys.executable} -c "{relay}"')
+        dst.wait_migration()
+        src.wait_migration("failed")
+        self.assertEqual((src.run_state(), dst.run_state()), ("postmigrate", "running"))
+        why = src.cmd("query-migrate")["error-desc"]
+        self.assertIn("status 3", why)
+        self.assertIn("'cont'", why)
 
     def test_zeros_do_not_keep_a_device_without_pre_copy_waiting(self):
         """What is found quickly to be nothing says nothing about the line."""
