@@ -39,8 +39,12 @@ QmpSession::QmpSession(const CommandTable& commands, FdSets& fd_sets, Json versi
 }
 
 void QmpSession::send_line(const Json& message) {
-    std::string text = to_text(message, layout_);
-    text += "\r\n";
+    // Line feeds within strings are escaped: those that are left end lines of a pretty layout.
+    std::string text;
+    for (const char c : to_text(message, layout_) + '\n') {
+        if (c == '\n') text += '\r';
+        text += c;
+    }
     transport_->send(text);
 }
 

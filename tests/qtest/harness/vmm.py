@@ -65,8 +65,9 @@ class Vmm:
     """One process. Made by VmmTestCase.vmm() and pair(), which also see to its end."""
 
     def __init__(self, folder, name, *args, machine="q35", memory="64M", backed=False,
-                 qtest=True, qtest_log="none", accel="qtest", wait=True):
-        """args: options, or lists of them. backed: guest RAM is the file self.memory_path."""
+                 qtest=True, qtest_log="none", accel="qtest", wait=True, pass_fds=()):
+        """args: options, or lists of them. backed: guest RAM is the file self.memory_path. pass_fds:
+        descriptors that the process inherits, under their numbers."""
         self.name = name
         self.folder = Path(folder)
         self.log_path = self.folder / f"{name}.log"
@@ -91,7 +92,7 @@ class Vmm:
         self.command = command
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds,
                 preexec_fn=_die_with_parent)
         if wait:
             self.connect()

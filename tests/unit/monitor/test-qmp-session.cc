@@ -311,9 +311,10 @@ TEST_F(QmpSessionTest, EventsFromOtherThreadsReachAllMonitorsInOrder) {
 
 TEST_F(QmpSessionTest, PrettyMonitorSpreadsAMessageOverLines) {
     QmpClient client = connect(Layout::Pretty);
-    EXPECT_TRUE(client.line().starts_with("{\n    \"QMP\": {\n        \"capabilities\""));
+    EXPECT_TRUE(
+        client.until("\r\n}\r\n").starts_with("{\r\n    \"QMP\": {\r\n        \"capabilities\""));
     client.send("{'execute': 'qmp_capabilities'}");
-    EXPECT_EQ(client.until("\r\n"), "{\n    \"return\": {\n    }\n}\r\n");
+    EXPECT_EQ(client.until("\r\n}\r\n"), "{\r\n    \"return\": {\r\n    }\r\n}\r\n");
 }
 
 TEST_F(QmpSessionTest, PassedDescriptorGetsItsNameAndLeavesTheTableWhenTaken) {
