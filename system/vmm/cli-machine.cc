@@ -268,6 +268,7 @@ void add_machine_options(Handlers& handlers) {
         {"machine", machine},
         {"M", machine},
         {"accel", accel},
+        {"enable-kvm", [](Draft& draft, const std::string&) { return accel(draft, "kvm"); }},
         {"smp", smp},
         {"cpu", cpu},
         {"numa", numa},

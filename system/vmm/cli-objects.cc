@@ -32,13 +32,28 @@ Result<> device(Draft& draft, const std::string& value) {
     return {};
 }
 
+Error no_such_global(const std::string& value) {
+    return make_error(ErrorKind::Unsupported, "-global {}: not there; only migration.NAME=VALUE",
+                      value);
+}
+
+// "driver=migration,property=NAME,value=VALUE"
+Result<> long_global(Draft& draft, const std::string& value) {
+    MIG_TRY(auto options, SubOptions::parse("-global " + value, value));
+    MIG_TRY(const std::string driver, options.take_required("driver"));
+    if (driver != "migration") return no_such_global(value);
+    MIG_TRY(std::string property, options.take_required("property"));
+    MIG_TRY(std::string wanted, options.take_required("value"));
+    MIG_CHECK(options.finish());
+    draft.options.migration_presets.emplace_back(std::move(property), std::move(wanted));
+    return {};
+}
+
 Result<> global(Draft& draft, const std::string& value) {
+    if (value.starts_with("driver=")) return long_global(draft, value);
     constexpr std::string_view kPrefix = "migration.";
     const size_t equals = value.find('=');
-    if (!value.starts_with(kPrefix) || equals == std::string::npos) {
-        return make_error(ErrorKind::Unsupported,
-                          "-global {}: not there; only migration.NAME=VALUE", value);
-    }
+    if (!value.starts_with(kPrefix) || equals == std::string::npos) return no_such_global(value);
     draft.options.migration_presets.emplace_back(
         value.substr(kPrefix.size(), equals - kPrefix.size()), value.substr(equals + 1));
     return {};

@@ -18,9 +18,10 @@ const std::vector<OptionHelp>& option_table() {
          "driven over -qtest; may be repeated: the first that can be used; default kvm\n"
          "dirty-ring-size: pages that a CPU writes are listed in a ring of N entries, a\n"
          "power of two, instead of a bitmap of all RAM"},
+        {"Machine", "enable-kvm", "", "the same as -accel kvm"},
         {"Machine", "cpu", "MODEL[,+FEATURE][,-FEATURE][,FEATURE=on|off]",
          "what the guest's CPUs are; 'help' lists models"},
-        {"Machine", "smp", "[cpus=]N[,sockets=S][,cores=C][,threads=T]",
+        {"Machine", "smp", "[cpus=]N[,sockets=S][,dies=D][,cores=C][,threads=T][,maxcpus=N]",
          "number of CPUs; default 1"},
         {"Machine", "m", "[size=]SIZE[k|M|G|T]", "guest RAM; MiB without suffix; default 128"},
         {"Machine", "numa", "node[,memdev=ID]", "the one node; memdev: as -machine memory-backend"},
@@ -61,7 +62,8 @@ const std::vector<OptionHelp>& option_table() {
          "defer waits for migrate-incoming"},
         {"Migration", "only-migratable", "", "refuse devices that can't migrate"},
         {"Migration", "global", "migration.NAME=VALUE",
-         "presets a capability (x-NAME=on|off) or a parameter"},
+         "presets a capability (x-NAME=on|off) or a parameter; also in the form\n"
+         "driver=migration,property=NAME,value=VALUE"},
 
         {"Control", "qmp", "ADDRESS", "QMP server: unix:PATH,server=on,wait=off, tcp:..., stdio"},
         {"Control", "qmp-pretty", "ADDRESS", "the same, with replies over several lines"},

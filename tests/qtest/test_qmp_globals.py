@@ -32,6 +32,13 @@ class Globals(VmmTestCase):
         lines = vmm.qmp.hmp("info migrate").splitlines()
         return dict(line.split(": ") for line in lines[1:7])
 
+    def test_long_form(self):
+        vmm = self.vmm("-global", "driver=migration,property=x-events,value=on",
+                       "-global", "driver=migration,property=downtime-limit,value=77")
+        self.assertEqual(vmm.cmd("query-migrate-parameters")["downtime-limit"], 77)
+        self.assertIn({"capability": "events", "state": True},
+                      vmm.cmd("query-migrate-capabilities"))
+
     def test_by_default_all_is_sent(self):
         _, stream = self.save()
         self.assertEqual(len(stream.commands), 1)

@@ -28,7 +28,8 @@ constexpr size_t kShown = 8;  // differing pages that are listed
 constexpr std::string_view kUsage =
     "usage: ferry-memcmp A B\n"
     "       ferry-memcmp --workload seed=N,position=N,working-set=SIZE[,offset=SIZE]\n"
-    "                    [,pattern=seq|rand][,fill=page|record] FILE\n\n"
+    "                    [,pattern=seq|rand][,fill=page|record] FILE\n"
+    "       ferry-memcmp --help | --version\n\n"
     "Compares two files of guest memory; or checks that each page of a workload's working set\n"
     "holds what the last write to it, of `position` in all, left there. `offset` is where the\n"
     "working set begins in the file. Sizes may end in k, M or G.\n"
@@ -230,6 +231,10 @@ int main(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     if (arguments.size() == 1 && (arguments[0] == "--help" || arguments[0] == "-h")) {
         std::fputs(kUsage.data(), stdout);
+        return kSame;
+    }
+    if (arguments.size() == 1 && arguments[0] == "--version") {
+        std::puts("ferry-memcmp " FERRY_VERSION);
         return kSame;
     }
     if (arguments.size() == 3 && arguments[0] == "--workload") {

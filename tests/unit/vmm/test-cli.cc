@@ -107,6 +107,9 @@ TEST(CommandLine, WhatDoesNotExistIsRefusedByName) {
         {{"-chardev", "null,id=c", "-chardev", "null,id=c"}, "duplicate"},
         {{"-mon", "chardev=c"}, "'c'"},
         {{"-global", "vfio-pci.x=1"}, "vfio-pci.x"},
+        {{"-global", "driver=vfio-pci,property=x,value=1"}, "driver=vfio-pci"},
+        {{"-global", "driver=migration,property=x-events"}, "value"},
+        {{"-global", "driver=migration,property=x-events,value=on,frob=1"}, "frob"},
         {{"-uuid", "1234"}, "1234"},
         {{"-name", "a,frobs=b"}, "frobs"},
         {{"-incoming", ""}, "-incoming"},
@@ -150,6 +153,7 @@ std::vector<std::string> accelerators(const Arguments& arguments) {
 TEST(CommandLine, AcceleratorsKeepTheirOrderAndKvmIsTheDefault) {
     using Names = std::vector<std::string>;
     EXPECT_EQ(accelerators({}), Names{"kvm"});
+    EXPECT_EQ(accelerators({"-accel", "qtest", "-enable-kvm"}), (Names{"qtest", "kvm"}));
     EXPECT_EQ(accelerators({"-accel", "kvm", "-accel", "qtest"}), (Names{"kvm", "qtest"}));
     EXPECT_EQ(accelerators({"-accel", "tcg,thread=single"}), Names{"tcg"});
     EXPECT_EQ(accelerators({"-accel", "kvm,dirty-ring-size=0"}), Names{"kvm"});
