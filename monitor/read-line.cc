@@ -61,7 +61,9 @@ void ReadLine::forget_line() {
 
 ReadLine::Step ReadLine::type(char byte) {
     Step step;
-    if (escape_ == Escape::None) {
+    // Control characters are in no sequence: Enter ends the line also behind half of one.
+    if (escape_ == Escape::None || static_cast<unsigned char>(byte) < ' ') {
+        escape_ = Escape::None;
         plain_key(byte, step);
     } else {
         escape_key(byte);

@@ -3,6 +3,7 @@
 next request is served as if nothing had been."""
 
 import collections
+import contextlib
 import json
 import random
 import re
@@ -253,6 +254,72 @@ class Garbage(VmmTestCase):
         self.assertIn(b"QMP", others[0].recv(1 << 16))
         for sock in others:
             sock.close()
+        self.check_alive()
+
+
+class Scribble(VmmTestCase):
+    """The same at a monitor for people, who are echoed."""
+
+    PROMPT = b"\r\n(qemu) "
+
+    def setUp(self):
+        super().setUp()
+        path = f"{self.folder}/people"
+        self.subject = self.vmm("-monitor", f"unix:{path},server=on,wait=off")
+        self.before = rss_kib(self.subject)
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.sock.close)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(path)
+        self.prompts(1)
+
+    def prompts(self, count, typed=b""):
+        """Types, and reads until so many prompts have come; what was shown before the last one."""
+        shown = last = b""
+        self.sock.setblocking(False)
+        while count > 0:
+            readable, writable, _ = select.select([self.sock], [self.sock] if typed else [], [],
+                                                  PATIENCE)
+            self.assertTrue(readable or writable, "the monitor neither reads nor answers")
+            if writable:
+                with contextlib.suppress(BlockingIOError):
+                    typed = typed[self.sock.send(typed):]
+            if readable:
+                *before, shown = (shown + self.sock.recv(1 << 16)).split(self.PROMPT)
+                count -= len(before)
+                last = before[-1] if before else last
+                shown = shown[-4096:]  # echoes are long
+        return last
+
+    def check_alive(self):
+        self.assertEqual(self.subject.run_state(), "running")
+        self.assertLess(rss_kib(self.subject) - self.before, GROWTH_KIB)
+        self.assertIn(b"VM status: running", self.prompts(1, b"info status\n"))
+
+    def test_random_keys(self):
+        keys = random.Random(3).randbytes(1 << 16).replace(b"\n", b"").replace(b"\r", b"")
+        lines = [keys[at:at + 200] for at in range(0, len(keys), 200)]
+        for line in lines:
+            self.prompts(1, b"\x1b[H\x1b[F" + line.replace(b"\t", b"").replace(b"\x0c", b"") + b"\n")
+        self.check_alive()
+
+    def test_line_without_an_end(self):
+        self.assertIn(b"line too long", self.prompts(1, b"quit" + b" " * MIB + b"\n"))
+        self.check_alive()
+
+    def test_a_client_that_does_not_read_waits(self):
+        self.sock.setblocking(False)
+        line, sent = b"help\n", 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += self.sock.send(line * 1000)
+        self.assertGreater(sent, 1000 * len(line))
+        self.assertEqual(self.subject.run_state(), "running")
+        self.assertLess(rss_kib(self.subject) - self.before, GROWTH_KIB)
+        # Each of them has its answer when somebody reads.
+        self.prompts(sent // len(line))
+        if sent % len(line):
+            self.prompts(1, b"\n")
         self.check_alive()
 
 

@@ -127,6 +127,11 @@ TEST_F(ReadLineTest, WhatMeansNothingIsPassedOver) {
     EXPECT_EQ(entered("\x1b[" + std::string(1000, '9') + "~x"), "x");
 }
 
+TEST_F(ReadLineTest, LineEndsBehindHalfASequence) {
+    EXPECT_EQ(type("a\x1b\nb\x1b[\nc\x1b[3\nd\x1bO\re\x1b\x1b[Df\n"),
+              (std::vector<std::string>{"a", "b", "c", "d", "fe"}));
+}
+
 TEST_F(ReadLineTest, BytesBeyondAsciiGoThrough) {
     EXPECT_EQ(type("n\xc3\xa4me\n"), std::vector<std::string>{"n\xc3\xa4me"});
 }
