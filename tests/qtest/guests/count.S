@@ -13,23 +13,9 @@
         .set COM1_LSR, COM1 + 5
         .set LSR_EMPTY, 0x20
 
-        .code16
-        .globl _start
-_start: cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
+        .include "flat.inc"
+        enter_flat
         incl    BOOTS
-        lgdtl   descriptor
-        movl    %cr0, %eax
-        orb     $1, %al
-        movl    %eax, %cr0
-        ljmpl   $8, $flat
-
-        .code32
-flat:   movw    $16, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
         movb    $'A', %al
         call    print
 more:   movl    $ROUNDS, %ecx
@@ -55,13 +41,6 @@ busy:   inb     %dx, %al
         outb    %al, %dx
         ret
 
-        .p2align 3
-table:  .quad   0
-        .quad   0x00cf9b000000ffff
-        .quad   0x00cf93000000ffff
-descriptor:
-        .word   descriptor - table - 1
-        .long   table
+        flat_tables
 
-        .org    _start + 510
-        .word   0xaa55
+        boot_signature

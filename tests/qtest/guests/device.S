@@ -24,22 +24,8 @@
         .set FILL_AND_RAISE_0, 0x101
         .set BAR_MEMORY, BAR + 0x1000
 
-        .code16
-        .globl _start
-_start: cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        lgdtl   descriptor
-        movl    %cr0, %eax
-        orb     $1, %al
-        movl    %eax, %cr0
-        ljmpl   $8, $flat
-
-        .code32
-flat:   movw    $16, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
+        .include "flat.inc"
+        enter_flat
         movl    $0x7c00, %esp
         movb    $0xff, %al              /* both PICs masked */
         outb    %al, $0x21
@@ -88,16 +74,9 @@ handler:
         popfl
         jmp     *%edi
 
-        .p2align 3
-table:  .quad   0
-        .quad   0x00cf9b000000ffff
-        .quad   0x00cf93000000ffff
-descriptor:
-        .word   descriptor - table - 1
-        .long   table
+        flat_tables
 vectors:
         .word   8 * (VECTOR + 1) - 1
         .long   IDT
 
-        .org    _start + 510
-        .word   0xaa55
+        boot_signature

@@ -15,22 +15,8 @@
         .set EDU_RAISE, BAR + 0x60
         .set EDU_ACKNOWLEDGE, BAR + 0x64
 
-        .code16
-        .globl _start
-_start: cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        lgdtl   descriptor
-        movl    %cr0, %eax
-        orb     $1, %al
-        movl    %eax, %cr0
-        ljmpl   $8, $flat
-
-        .code32
-flat:   movw    $16, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
+        .include "flat.inc"
+        enter_flat
         movl    $0x7c00, %esp
         movb    $0x11, %al              /* both PICs anew */
         outb    %al, $0x20
@@ -91,16 +77,9 @@ spurious:
         outb    %al, $0x20
         iretl
 
-        .p2align 3
-table:  .quad   0
-        .quad   0x00cf9b000000ffff
-        .quad   0x00cf93000000ffff
-descriptor:
-        .word   descriptor - table - 1
-        .long   table
+        flat_tables
 vectors:
         .word   8 * (FIRST_VECTOR + 8) - 1
         .long   IDT
 
-        .org    _start + 510
-        .word   0xaa55
+        boot_signature

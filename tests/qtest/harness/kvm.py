@@ -30,7 +30,8 @@ def assemble(name, folder, **symbols):
     image, middle = Path(folder) / f"{name}.img", Path(folder) / f"{name}.o"
     definitions = [word for key, value in symbols.items()
                    for word in ("--defsym", f"{key}={value}")]
-    subprocess.run(["as", "--32", *definitions, "-o", middle, GUESTS / f"{name}.S"], check=True)
+    subprocess.run(["as", "--32", "-I", GUESTS, *definitions, "-o", middle, GUESTS / f"{name}.S"],
+                   check=True)
     subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", image,
                     middle], check=True)
     return image
