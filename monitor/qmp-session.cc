@@ -194,13 +194,13 @@ void QmpSession::run(const RequestPtr& request) {
 }
 
 void QmpSession::negotiate(const Request& request, Reply reply) {
+    if (auto good = check_members(negotiation_schema(), request.arguments, ""); !good) {
+        return std::move(reply).fail(good.error());
+    }
     if (negotiation_ == Negotiation::Done) {
         return std::move(reply).fail(
             ErrorClass::CommandNotFound,
             bad_envelope("Capabilities negotiation is already complete, command ignored"));
-    }
-    if (auto good = check_members(negotiation_schema(), request.arguments, ""); !good) {
-        return std::move(reply).fail(good.error());
     }
     if (!request.arguments.value("enable", Json::array()).empty()) out_of_band_ = OutOfBand::Yes;
     negotiation_ = Negotiation::Done;

@@ -308,6 +308,9 @@ INFORMATION_ROWS = [
                                                 for function in value[0]["devices"]])),
     ("no-such-command", {}, Refused("The command no-such-command has not been found", NOT_FOUND)),
     ("migrate-cancel", {}, Refused("The command migrate-cancel has not been found", NOT_FOUND)),
+    # What is wrong with arguments is told before anything else, as of every command.
+    ("qmp_capabilities", {"enable": ["warp"]},
+     Refused("Parameter 'null' does not accept value 'warp'")),
     ("qmp_capabilities", {}, Refused(
         "Capabilities negotiation is already complete, command ignored", NOT_FOUND)),
 ]
