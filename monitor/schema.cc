@@ -104,6 +104,10 @@ Schema Schema::object(std::vector<Member> members) {
     return schema;
 }
 
+Schema Schema::one_of(std::string tag, std::vector<Variant> variants) {
+    return one_of(std::move(tag), std::move(variants), {});
+}
+
 Schema Schema::one_of(std::string tag, std::vector<Variant> variants, std::vector<Member> common) {
     Schema schema = object(std::move(common));
     schema.tag = std::move(tag);

@@ -49,8 +49,9 @@ struct Schema {
 
     static Schema enumeration(std::vector<std::string> values);
     static Schema object(std::vector<Member> members);
+    static Schema one_of(std::string tag, std::vector<Variant> variants);
     static Schema one_of(std::string tag, std::vector<Variant> variants,
-                         std::vector<Member> common = {});
+                         std::vector<Member> common);
     static Schema array_of(Schema element);
 };
 
