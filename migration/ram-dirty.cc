@@ -11,16 +11,6 @@ using system::kPageSize;
 
 namespace {
 
-// 64 bits from `bit` on; zeros behind the end.
-uint64_t bits_at(const util::Bitmap& bitmap, uint64_t bit) {
-    const auto words = bitmap.words();
-    const uint64_t word = bit / 64;
-    const uint64_t shift = bit % 64;
-    uint64_t bits = words[word] >> shift;
-    if (shift != 0 && word + 1 < words.size()) bits |= words[word + 1] << (64 - shift);
-    return bits;
-}
-
 uint64_t saturated_product(uint64_t a, uint64_t b) {
     uint64_t product = 0;
     return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
@@ -31,10 +21,10 @@ uint64_t saturated_sum(uint64_t a, uint64_t b) {
     return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
 }
 
-// Marks the pages that [offset, offset + length) of a block touches.
-void set_pages(util::Bitmap& bitmap, uint64_t offset, uint64_t length) {
+// Marks the pages that [offset, offset + length) of a block touches. Returns how many were clear.
+uint64_t set_pages(util::Bitmap& bitmap, uint64_t offset, uint64_t length) {
     const uint64_t first = offset / kPageSize;
-    bitmap.set_range(first, (offset + length - 1) / kPageSize - first + 1);
+    return bitmap.set_range(first, (offset + length - 1) / kPageSize - first + 1);
 }
 
 uint64_t count_untracked_clean(const util::Bitmap& untracked, const util::Bitmap& dirty) {
@@ -47,38 +37,25 @@ uint64_t count_untracked_clean(const util::Bitmap& untracked, const util::Bitmap
 
 }  // namespace
 
-void or_range(util::Bitmap& to, uint64_t to_bit, const util::Bitmap& from, uint64_t from_bit,
-              uint64_t count) {
-    while (count != 0) {
-        const uint64_t shift = to_bit % 64;
-        const uint64_t step = std::min(count, 64 - shift);
-        uint64_t bits = bits_at(from, from_bit);
-        if (step < 64) bits &= (uint64_t{1} << step) - 1;
-        to.words()[to_bit / 64] |= bits << shift;
-        to_bit += step;
-        from_bit += step;
-        count -= step;
-    }
-}
-
 RamDirtyMap::RamDirtyMap(const system::GuestMemory& memory) : memory_(memory) {
     for (const auto& block : memory.blocks()) {
         blocks_.push_back(
             {block.get(), util::Bitmap(block->pages()), util::Bitmap(block->pages())});
         blocks_.back().dirty.set_all();
+        dirty_pages_ += block->pages();
     }
     for (const system::RamMapping& mapping : memory.mappings()) {
         const auto block = std::ranges::find(blocks_, mapping.block, &Block::block);
         mappings_.push_back({mapping.gpa, mapping.length, mapping.offset, &*block});
     }
-    recount();
 }
 
-void RamDirtyMap::recount() {
-    dirty_pages_ = untracked_pages_ = untracked_clean_pages_ = 0;
+// The rest is counted as it is marked: looking at all bits of a large guest takes its time, and the
+// last sync lies in the pause.
+void RamDirtyMap::recount_untracked() {
+    untracked_clean_pages_ = 0;
+    if (untracked_pages_ == 0) return;
     for (const Block& block : blocks_) {
-        dirty_pages_ += block.dirty.count();
-        untracked_pages_ += block.untracked.count();
         untracked_clean_pages_ += count_untracked_clean(block.untracked, block.dirty);
     }
 }
@@ -86,17 +63,20 @@ void RamDirtyMap::recount() {
 uint64_t RamDirtyMap::sync(system::SyncPhase phase) {
     const uint64_t before = dirty_pages_;
     for (system::DirtyTracker* tracker : memory_.trackers()) tracker->dirty_log_sync(phase, *this);
-    for (Block& block : blocks_) block.block->dirty_log().collect_into(block.dirty);
-    recount();
+    for (Block& block : blocks_) {
+        dirty_pages_ += block.block->dirty_log().collect_into(block.dirty);
+    }
+    recount_untracked();
     return dirty_pages_ - before;
 }
 
 void RamDirtyMap::add_untracked() {
+    if (untracked_pages_ == 0) return;
     for (Block& block : blocks_) {
-        block.dirty.or_with(block.untracked);
+        dirty_pages_ += block.dirty.or_range(0, block.untracked, 0, block.untracked.size());
         block.untracked.clear_all();
     }
-    recount();
+    untracked_pages_ = untracked_clean_pages_ = 0;
 }
 
 RamDirtyMap::Page RamDirtyMap::take(uint64_t max) {
@@ -109,9 +89,7 @@ RamDirtyMap::Page RamDirtyMap::take(uint64_t max) {
             cursor_page_ = 0;
             continue;
         }
-        const uint64_t limit = std::min(max, block.dirty.size() - first);
-        uint64_t count = 1;
-        while (count < limit && block.dirty.test(first + count)) ++count;
+        const uint64_t count = block.dirty.run_of_set(first, max);
         block.dirty.clear_range(first, count);
         dirty_pages_ -= count;
         if (untracked_pages_ != 0) {
@@ -137,14 +115,14 @@ void RamDirtyMap::for_each_piece(Gpa first, uint64_t length, Each each) {
 }
 
 void RamDirtyMap::mark_dirty(Gpa first, uint64_t length) {
-    for_each_piece(first, length, [](Block& block, uint64_t offset, Gpa, uint64_t piece) {
-        set_pages(block.dirty, offset, piece);
+    for_each_piece(first, length, [this](Block& block, uint64_t offset, Gpa, uint64_t piece) {
+        dirty_pages_ += set_pages(block.dirty, offset, piece);
     });
 }
 
 void RamDirtyMap::mark_untracked(Gpa first, uint64_t length) {
-    for_each_piece(first, length, [](Block& block, uint64_t offset, Gpa, uint64_t piece) {
-        set_pages(block.untracked, offset, piece);
+    for_each_piece(first, length, [this](Block& block, uint64_t offset, Gpa, uint64_t piece) {
+        untracked_pages_ += set_pages(block.untracked, offset, piece);
     });
 }
 
@@ -165,7 +143,8 @@ void RamDirtyMap::mark_dirty_pages(Gpa first, uint64_t page_size, const util::Bi
                        const uint64_t bit = (from - first) / kPageSize;
                        const uint64_t count = (piece + kPageSize - 1) / kPageSize;
                        if (whole_pages(from, offset)) {
-                           or_range(block.dirty, offset / kPageSize, pages, bit, count);
+                           dirty_pages_ +=
+                               block.dirty.or_range(offset / kPageSize, pages, bit, count);
                        } else {
                            mark_runs(bit, std::min(bit + count + 1, pages.size()));
                        }

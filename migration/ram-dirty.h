@@ -12,11 +12,6 @@
 
 namespace ferry::migration {
 
-// ORs bits [from_bit, from_bit + count) of `from` to `to_bit` and on of `to`. In range on both
-// sides.
-void or_range(util::Bitmap& to, uint64_t to_bit, const util::Bitmap& from, uint64_t from_bit,
-              uint64_t count);
-
 // One attempt's. Migration thread. Allocates in the constructor only.
 class RamDirtyMap final : private system::DirtySink {
  public:
@@ -58,7 +53,7 @@ class RamDirtyMap final : private system::DirtySink {
     // The part of [first, first + length) that lies in RAM, piece by piece.
     template <typename Each>
     void for_each_piece(system::Gpa first, uint64_t length, Each each);
-    void recount();
+    void recount_untracked();
 
     void mark_dirty(system::Gpa first, uint64_t length) override;
     void mark_dirty_pages(system::Gpa first, uint64_t page_size,

@@ -42,11 +42,15 @@ uint64_t or_words(std::span<uint64_t> to, std::span<const uint64_t> from) {
 }
 }  // namespace
 
-void Bitmap::set_range(uint64_t first, uint64_t count) {
-    if (count == 0) return;
+uint64_t Bitmap::set_range(uint64_t first, uint64_t count) {
+    if (count == 0) return 0;
     assert(first + count <= bits_);
     const uint64_t last = first + count - 1;
-    for (uint64_t w = first / 64; w <= last / 64; ++w) words_[w] |= mask_in_word(w, first, last);
+    uint64_t added = 0;
+    for (uint64_t w = first / 64; w <= last / 64; ++w) {
+        added += or_word(words_[w], mask_in_word(w, first, last));
+    }
+    return added;
 }
 
 void Bitmap::clear_range(uint64_t first, uint64_t count) {
@@ -72,6 +76,8 @@ uint64_t Bitmap::find_set(uint64_t from) const {
     uint64_t word = words_[w] & (~uint64_t{0} << (from % 64));
     while (word == 0) {
         if (++w == words_.size()) return bits_;
+        while (w + kBlockWords <= words_.size() && all_zero(&words_[w])) w += kBlockWords;
+        if (w == words_.size()) return bits_;
         word = words_[w];
     }
     return w * 64 + static_cast<uint64_t>(std::countr_zero(word));
@@ -86,6 +92,18 @@ uint64_t Bitmap::find_clear(uint64_t from) const {
         word = ~words_[w];
     }
     return std::min(bits_, w * 64 + static_cast<uint64_t>(std::countr_zero(word)));
+}
+
+uint64_t Bitmap::run_of_set(uint64_t first, uint64_t max) const {
+    const uint64_t limit = std::min(max, bits_ - first);
+    uint64_t count = 0;
+    while (count < limit) {
+        const uint64_t at = first + count;
+        const auto ones = static_cast<uint64_t>(std::countr_one(words_[at / 64] >> (at % 64)));
+        count += ones;
+        if (ones < 64 - at % 64) break;
+    }
+    return std::min(count, limit);
 }
 
 void Bitmap::or_with(const Bitmap& other) {
@@ -129,13 +147,24 @@ void AtomicBitmap::set_range(uint64_t first, uint64_t count) {
     }
 }
 
-void AtomicBitmap::collect_into(Bitmap& out) {
+uint64_t AtomicBitmap::collect_into(Bitmap& out) {
     assert(out.size() == bits_);
     const auto words = out.words();
-    for (size_t i = 0; i < words.size(); ++i) {
-        if (words_[i].load(std::memory_order_relaxed) == 0) continue;
-        words[i] |= words_[i].exchange(0, std::memory_order_acquire);
+    uint64_t added = 0;
+    const auto take_word = [&](size_t i) {
+        if (words_[i].load(std::memory_order_relaxed) == 0) return;
+        added += or_word(words[i], words_[i].exchange(0, std::memory_order_acquire));
+    };
+    size_t i = 0;
+    for (; i + kBlockWords <= words.size(); i += kBlockWords) {
+        uint64_t any = 0;
+        for (size_t k = 0; k < kBlockWords; ++k) {
+            any |= words_[i + k].load(std::memory_order_relaxed);
+        }
+        for (size_t k = 0; any != 0 && k < kBlockWords; ++k) take_word(i + k);
     }
+    for (; i < words.size(); ++i) take_word(i);
+    return added;
 }
 
 void AtomicBitmap::clear_all() {

@@ -22,7 +22,8 @@ class Bitmap {
     bool test(uint64_t bit) const { return (words_[bit / 64] >> (bit % 64) & 1) != 0; }
     void set(uint64_t bit) { words_[bit / 64] |= uint64_t{1} << (bit % 64); }
     void clear(uint64_t bit) { words_[bit / 64] &= ~(uint64_t{1} << (bit % 64)); }
-    void set_range(uint64_t first, uint64_t count);
+    // Returns how many of them were clear.
+    uint64_t set_range(uint64_t first, uint64_t count);
     void clear_range(uint64_t first, uint64_t count);
     void set_all() { set_range(0, bits_); }
     void clear_all();
@@ -31,6 +32,8 @@ class Bitmap {
     // The first set (clear) bit at or after `from`, or size().
     uint64_t find_set(uint64_t from) const;
     uint64_t find_clear(uint64_t from) const;
+    // How many bits are set from `first`, which is, at most `max`.
+    uint64_t run_of_set(uint64_t first, uint64_t max) const;
     void or_with(const Bitmap& other);  // same size
     // ORs bits [from_bit, from_bit + count) of `from` to `to_bit` and on; in range on both sides.
     // Returns how many were clear here before. Empty stretches of `from` cost next to nothing.
@@ -56,8 +59,8 @@ class AtomicBitmap {
         return (words_[bit / 64].load(std::memory_order_relaxed) >> (bit % 64) & 1) != 0;
     }
     void set_range(uint64_t first, uint64_t count);
-    // ORs everything into `out` (same size) and clears it here.
-    void collect_into(Bitmap& out);
+    // ORs everything into `out` (same size) and clears it here. Returns how many were clear there.
+    uint64_t collect_into(Bitmap& out);
     void clear_all();
 
  private:

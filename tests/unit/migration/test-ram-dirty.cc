@@ -84,24 +84,61 @@ Bitmap bits(uint64_t size, const Pages& set) {
     return out;
 }
 
-TEST(OrRange, AgreesWithBitByBit) {
-    std::mt19937 random(7);
-    for (int round = 0; round < 2000; ++round) {
-        Bitmap from(1 + random() % 300);
-        Bitmap to(1 + random() % 300);
-        for (uint64_t& word : from.words()) word = uint64_t{random()} << 32 | random();
-        if (from.size() % 64 != 0) from.words().back() &= ~uint64_t{0} >> (64 - from.size() % 64);
-        for (uint64_t bit = 0; bit < to.size(); bit += 5) to.set(bit);
-        const uint64_t from_bit = random() % from.size();
-        const uint64_t to_bit = random() % to.size();
-        const uint64_t count =
-            random() % (std::min(from.size() - from_bit, to.size() - to_bit) + 1);
-        Bitmap expected = to;
-        for (uint64_t i = 0; i < count; ++i) {
-            if (from.test(from_bit + i)) expected.set(to_bit + i);
+// The map counts as it goes; a model counts what there is.
+TEST(RamDirtyMap, CountsAgreeWithAModelWhateverIsReportedAndTaken) {
+    std::mt19937 random(5);
+    Ram ram;
+    Pages dirty;
+    Pages untracked;
+    const auto mark = [](Pages& pages, Gpa first, uint64_t count) {
+        for (Gpa gpa = first; gpa < first + count * kPageSize; gpa += kPageSize) {
+            if (gpa >= kLow && gpa < kLow + 128 * kPageSize) {
+                pages.insert((gpa - kLow) / kPageSize);
+            } else if (gpa >= kHigh && gpa < kHigh + 384 * kPageSize) {
+                pages.insert(128 + (gpa - kHigh) / kPageSize);
+            }
         }
-        or_range(to, to_bit, from, from_bit, count);
-        ASSERT_TRUE(std::ranges::equal(to.words(), expected.words())) << round;
+    };
+    const auto some_place = [&random] {
+        return (random() % 2 == 0 ? kLow : kHigh) + random() % 400 * kPageSize;
+    };
+    for (int round = 0; round < 2000; ++round) {
+        const size_t before = dirty.size();
+        ram.tracker.report = [&](system::DirtySink& sink) {
+            const Gpa at = some_place();
+            const uint64_t count = random() % 9;
+            sink.mark_dirty(at, count * kPageSize);
+            mark(dirty, at, count);
+            const Gpa first = some_place();
+            Bitmap pages(1 + random() % 300);
+            for (uint64_t bit = random() % 70; bit < pages.size(); bit += 70) {
+                pages.set(bit);
+                mark(dirty, first + bit * kPageSize, 1);
+            }
+            sink.mark_dirty_pages(first, kPageSize, pages);
+            if (round % 5 != 0) return;
+            const Gpa lost = some_place();
+            sink.mark_untracked(lost, count * kPageSize);
+            mark(untracked, lost, count);
+        };
+        const uint64_t found = ram.map->sync(system::SyncPhase::Precopy);
+        ASSERT_EQ(found, dirty.size() - before);
+        if (round % 50 == 49) {
+            ram.map->add_untracked();
+            dirty.merge(untracked);
+            untracked.clear();
+        }
+        for (int i = 0; i < 3; ++i) {
+            const auto run = ram.map->take(1 + random() % 40);
+            for (uint64_t page = run.first; page < run.first + run.count; ++page) {
+                ASSERT_EQ(dirty.erase(page), 1U);
+            }
+        }
+        Pages pending = dirty;
+        pending.insert(untracked.begin(), untracked.end());
+        ASSERT_EQ(ram.map->dirty_pages(), dirty.size()) << round;
+        ASSERT_EQ(ram.map->untracked_pages(), untracked.size()) << round;
+        ASSERT_EQ(ram.map->pending_pages(), pending.size()) << round;
     }
 }
 
