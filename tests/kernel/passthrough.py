@@ -5,17 +5,20 @@ import contextlib
 import pathlib
 import subprocess
 
-from ferrytest import run, test
+import vfio
+from ferrytest import run, test, test_where
 from kvm import exits_per_round, load_kvm, main_loop_stopped
 from vms import Vms
 from harness.kvm import PinGuest, boot_disk
-from harness.pci import PciFunction
-from harness.vmm import device
+from harness.pci import COMMAND, PciFunction
+from harness.vmm import device, options
 
 IMAGE = pathlib.Path("/ferry/guests/pin.img")  # `run` makes it
 DEVICES = pathlib.Path("/sys/bus/pci/devices")
 EDU = "0x1234 0x11e8"
 ID, STATUS, ACKNOWLEDGE = 0x00, 0x24, 0x64
+DMA_FROM, DMA_TO, DMA_BUFFER = 0x600000, 0x610000, 0x40000  # the last one is the device's
+BUS_MASTER = 4
 
 
 def edu():
@@ -50,7 +53,8 @@ def working(**properties):
 
 
 def start(vms, properties):
-    vmm = vms.start(*boot_disk(IMAGE), "-S", *device("vfio-pci", id="edu", host=edu(),
+    objects = options("-object", "iommufd", id="iommufd0") if "iommufd" in properties else []
+    vmm = vms.start(*boot_disk(IMAGE), "-S", *objects, *device("vfio-pci", id="edu", host=edu(),
                                                      addr=f"{PinGuest.SLOT:x}", **properties),
                     accel="kvm", machine="pc", memory="8M")
     PinGuest.prepare(PciFunction(vmm.qtest, PinGuest.SLOT))
@@ -73,6 +77,36 @@ def its_pin_reaches_the_guest_without_the_main_loop():
             PinGuest.wait_rounds(vmm)
         assert check_stopped(vmm) == 0
         PinGuest.wait_rounds(vmm)
+
+
+@test_where(vfio.has_iommufd())
+def opened_by_its_node_it_works_as_well_behind_a_page_table():
+    for _ in range(2):  # the first leaves nothing that keeps the second away
+        with working(iommufd="iommufd0") as vmm:
+            names = vmm.fds().values()
+            assert "/dev/iommu" in names and "/dev/vfio/vfio" not in names, names
+            with main_loop_stopped(vmm):
+                PinGuest.wait_rounds(vmm)
+            assert check_stopped(vmm) == 0
+            # Its DMA goes through the page table, whose IOMMU has no dirty bits.
+            function = PciFunction(vmm.qtest, PinGuest.SLOT)
+            function.bars[0] = (PinGuest.BAR, 0)
+            copy_by_dma(vmm, function)
+
+
+def copy_by_dma(vmm, function):
+    """From guest memory into the device's buffer, and from there to another place."""
+    vmm.cmd("stop")
+    function.config_writew(COMMAND, function.config_readw(COMMAND) | BUS_MASTER)
+    data = bytes(range(256)) * 4
+    vmm.qtest.write(DMA_FROM, data)
+    for source, target, command in ((DMA_FROM, DMA_BUFFER, 1), (DMA_BUFFER, DMA_TO, 3)):
+        for register, value in ((0x80, source), (0x88, target), (0x90, len(data))):
+            function.writeq(register, value)
+        function.writeq(0x98, command)
+        vmm.wait_for(lambda: function.readq(0x98) & 1 == 0, "the end of the DMA")
+    assert vmm.qtest.read(DMA_TO, len(data)) == data
+    vmm.cmd("cont")
 
 
 @test

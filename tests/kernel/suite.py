@@ -15,10 +15,10 @@ IOMMUFD = ("smoke", "conformance", "tracked", "nodes", "outside", "guests")
 MODULE = "/lib/modules/ferry-vfio-testdev.ko"
 DEVICES = 4
 
-if vfio.has_iommufd():
-    scripts = IOMMUFD
-elif "intel_iommu=on" in pathlib.Path("/proc/cmdline").read_text():
+if "intel_iommu=on" in pathlib.Path("/proc/cmdline").read_text():
     scripts = PASSTHROUGH
+elif vfio.has_iommufd():
+    scripts = IOMMUFD
 else:
     scripts = STOCK
 status = 0

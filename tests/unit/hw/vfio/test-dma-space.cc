@@ -3,9 +3,11 @@
 // the guest does to the translations meanwhile.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cerrno>
 #include <random>
 #include <set>
+#include <thread>
 
 #include "hw/vfio/container-iommufd.h"
 #include "hw/vfio/container-legacy.h"
@@ -267,6 +269,29 @@ TEST_P(SpaceTest, NoWriteIsLostWhileTheGuestChangesItsTable) {
         if (HasFailure()) return;
     }
     EXPECT_EQ(found(SyncPhase::Final), written);
+}
+
+// The guest changes its table on a CPU's thread while the migration asks on its own.
+TEST_P(SpaceTest, GuestAndMigrationDoNotWaitForEachOtherForEver) {
+    track();
+    std::atomic<bool> over = false;
+    std::set<uint64_t> written;
+    std::jthread guest([&] {
+        for (uint64_t step = 0; step < 3000; ++step) {
+            const uint64_t entry = step % 7;
+            const uint64_t page = kTablePages + step % (kGuestPages - kTablePages);
+            iommu_.write_entry(entry, page * kPageSize, kRw);
+            if (!iommu_.invalidate(entry, 1)) break;
+            if (device_writes(entry)) written.insert(page);
+        }
+        over = true;
+    });
+    std::set<uint64_t> all;
+    while (!over) all.merge(found());
+    guest.join();
+    all.merge(found(SyncPhase::Final));
+    EXPECT_EQ(written.size(), kGuestPages - kTablePages);
+    EXPECT_EQ(all, written);
 }
 
 TEST_P(SpaceTest, ContainerThatComesLaterGetsWhatIsMapped) {
