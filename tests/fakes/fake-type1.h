@@ -16,8 +16,7 @@ namespace ferry::test {
 
 class FakeType1 {
  public:
-    FakeType1(std::vector<std::string>& log, std::vector<std::string>& faults)
-        : log_(log), faults_(faults) {}
+    explicit FakeType1(std::vector<std::string>& log) : log_(log) {}
 
     std::optional<uint64_t> map_limit_bytes;  // then ENOMEM
     bool migration_capability = true;
@@ -54,7 +53,6 @@ class FakeType1 {
     void report(uint64_t iova, uint64_t size, uint64_t* words);
 
     std::vector<std::string>& log_;
-    std::vector<std::string>& faults_;
     std::map<uint64_t, Mapping> mappings_;
     std::set<uint64_t> written_;
     bool tracking_ = false;

@@ -98,7 +98,7 @@ class FakeVfioKernel final : public vfio::Kernel {
     std::mutex mutex_;
     std::vector<std::unique_ptr<FakeVfioDevice>> devices_;
     std::map<int, File> open_;
-    FakeType1 type1_{log, faults};
+    FakeType1 type1_{log};
     FakeIommufd iommufd_{log, faults};
     bool has_iommu_ = false;
     int next_fd_ = 1000;
