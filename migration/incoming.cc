@@ -60,7 +60,10 @@ void IncomingSession::thread_main() {
     } else if (owner_ != Owner::Source) {
         ending_ = Ending::Kept;
     }
-    if (!result) result = prefer_page_channels(std::move(result).error());
+    if (!result) {
+        result = prefer_page_channels(std::move(result).error());
+        if (inbox_) inbox_->fail(result.error());
+    }
     close_page_channels();  // whose threads use the handlers
     const auto outcome = ending_ == Ending::Discarded ? SaveVMHandlers::Outcome::Failed
                                                       : SaveVMHandlers::Outcome::Completed;
@@ -141,9 +144,13 @@ Result<> IncomingSession::load() {
     const util::ScopedSpan span(vm_.env.timeline, "vm", "load");
     source_ = std::make_unique<WatchedSource>(*channel_, *watch_, std::move(channel_begin_));
     stream_ = std::make_unique<LoadStream>(*source_);
+    inbox_ = std::make_unique<StateInbox>(page_channels_.size(), [this](bool awaits) {
+        watch_->expect(awaits ? PeerWatch::Expect::Bytes : PeerWatch::Expect::Nothing);
+    });
     if (!page_channels_.empty()) {
-        MIG_TRY(multifd_, MultifdReceiver::start(page_channels_, page_begin_bytes_,
-                                                 vm_.identity.uuid.value_or(Uuid{}), *watch_));
+        MIG_TRY(multifd_,
+                MultifdReceiver::start(page_channels_, page_begin_bytes_,
+                                       vm_.identity.uuid.value_or(Uuid{}), *watch_, *inbox_));
     }
     MIG_TRY(refusal_, load_header(*stream_, vm_.identity));
     headed_ = true;
@@ -166,6 +173,7 @@ Result<> IncomingSession::first_section() {
         MIG_CHECK(entry->handlers->load_setup(*this), "section '{}': setup",
                   entry->section().idstr);
     }
+    inbox_->set_up();
     return {};
 }
 
@@ -183,6 +191,7 @@ Result<> IncomingSession::validate() {
         if (entry->handlers != nullptr) validators.push_back(entry.get());
     }
     waiting->outstanding = validators.size();
+    inbox_->expect_the_rest();
     for (SaveVMRegistry::Entry* entry : validators) {
         entry->handlers->load_validate(
             [waiting, idstr = entry->section().idstr](Result<> result) mutable {
@@ -201,6 +210,9 @@ Result<> IncomingSession::validate() {
     }
     std::unique_lock lock(waiting->mutex);
     waiting->changed.wait(lock, [&] { return waiting->outstanding == 0; });
+    watch_->expect(PeerWatch::Expect::Nothing);
+    // What the others waited for in vain says less.
+    if (auto failed = inbox_->error()) return std::move(*failed).context("loading device state");
     if (waiting->error) return std::move(*waiting->error).context("validating what was loaded");
     return {};
 }
@@ -289,6 +301,7 @@ Result<> IncomingSession::open_return_path() {
                           channel_->name());
     }
     MIG_TRY(writer_, ReturnPathWriter::start(*channel_, vm_.env));
+    const std::lock_guard lock(acks_mutex_);
     if (capabilities_.has(Capability::SwitchoverAck) && acks_missing_ == 0) {
         writer_->send(ReturnMessage::SwitchoverAck);
     }
@@ -309,11 +322,22 @@ Result<> IncomingSession::approve_switchover() {
     if (!writer_) {
         return make_error(ErrorKind::Protocol, "switchover approval without a return path");
     }
+    const std::lock_guard lock(acks_mutex_);
     if (acks_missing_ == 0) {
         return make_error(ErrorKind::Protocol, "one switchover approval too many");
     }
     if (--acks_missing_ == 0) writer_->send(ReturnMessage::SwitchoverAck);
     return {};
+}
+
+bool IncomingSession::page_channels_take_state() const {
+    return multifd_ != nullptr && vm_.stream.switchover_start == StreamOptions::Sent::Yes;
+}
+
+StateQueue& IncomingSession::state_queue(const SectionId& section, uint64_t limit,
+                                         StateWriter::Via via) {
+    return inbox_->add(section, limit,
+                       agreed_.state_early ? StateKinds::All : StateKinds::DataAndConfig, via);
 }
 
 Result<> IncomingSession::switchover_start() {

@@ -16,6 +16,7 @@
 #include "migration/peer-watch.h"
 #include "migration/return-path.h"
 #include "migration/session.h"
+#include "migration/state-inbox.h"
 
 namespace ferry::migration {
 
@@ -50,6 +51,9 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     Result<> approve_switchover() override;
     MultifdReceiver* multifd() override { return multifd_.get(); }
     const StreamOptions& stream_options() const override { return vm_.stream; }
+    bool page_channels_take_state() const override;
+    StateQueue& state_queue(const SectionId& section, uint64_t limit,
+                            StateWriter::Via via) override;
 
  private:
     IncomingSession(SessionContext& vm, Capabilities caps, Mode mode, IncomingSet channels,
@@ -86,13 +90,15 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     std::unique_ptr<WatchedSource> source_;
     std::unique_ptr<LoadStream> stream_;
+    std::unique_ptr<StateInbox> inbox_;
     std::unique_ptr<MultifdReceiver> multifd_;
     std::unique_ptr<ReturnPathWriter> writer_;
     bool headed_ = false;           // the stream's header has come
     std::optional<Error> refusal_;  // of the stream's header, until it can be told
     PeerFeatures agreed_;
-    size_t acks_missing_ = 0;
-    size_t set_up_ = 0;  // registry entries whose load_cleanup is owed
+    std::mutex acks_mutex_;
+    size_t acks_missing_ = 0;  // guarded by it
+    size_t set_up_ = 0;        // registry entries whose load_cleanup is owed
     Ending ending_ = Ending::Discarded;
     enum class Owner : uint8_t {
         Source,   // the source has it, or takes it back

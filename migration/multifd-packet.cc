@@ -28,7 +28,9 @@ constexpr size_t kZeroAt = 32;
 constexpr size_t kBlockAt = 64;
 constexpr size_t kOffsetsAt = kBlockAt + kMultifdBlockNameBytes;
 
-Result<> check_magic_and_version(const std::byte* raw) {
+}  // namespace
+
+Result<> check_multifd_begin(const std::byte* raw) {
     if (const uint32_t magic = util::load_be32(raw); magic != kMultifdMagic) {
         return make_error(ErrorKind::Protocol, "magic {:#x} instead of {:#x}", magic,
                           kMultifdMagic);
@@ -39,8 +41,6 @@ Result<> check_magic_and_version(const std::byte* raw) {
     }
     return {};
 }
-
-}  // namespace
 
 MultifdInit multifd_init(const Uuid& uuid, uint8_t channel) {
     MultifdInit raw{};
@@ -53,7 +53,7 @@ MultifdInit multifd_init(const Uuid& uuid, uint8_t channel) {
 
 Result<uint8_t> parse_multifd_init(std::span<const std::byte, kMultifdInitBytes> raw,
                                    const Uuid& uuid, size_t channels) {
-    MIG_CHECK(check_magic_and_version(raw.data()));
+    MIG_CHECK(check_multifd_begin(raw.data()));
     if (!std::ranges::equal(raw.subspan(kUuidAt, uuid.size()), uuid)) {
         return make_error(ErrorKind::Protocol, "it comes from a VM with another UUID");
     }
@@ -86,11 +86,8 @@ void put_multifd_packet(MultifdHeader& raw, const MultifdPacket& packet) {
 
 Result<> parse_multifd_packet(const MultifdHeader& raw, MultifdPacket& packet) {
     const std::byte* const at = raw.data();
-    MIG_CHECK(check_magic_and_version(at));
+    MIG_CHECK(check_multifd_begin(at));
     packet.flags = util::load_be32(at + kFlagsAt);
-    if ((packet.flags & kMultifdDeviceState) != 0) {
-        return make_error(ErrorKind::Unsupported, "device state on a page channel");
-    }
     if ((packet.flags & ~kMultifdSync) != 0) {
         return make_error(ErrorKind::Protocol,
                           "flags {:#x}: pages are compressed in a way that is not configured here",

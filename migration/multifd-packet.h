@@ -27,6 +27,9 @@ inline constexpr uint32_t kMultifdSync = 0x01;
 inline constexpr uint32_t kMultifdCompression = 0x3e;
 inline constexpr uint32_t kMultifdDeviceState = 0x40;
 
+// Magic and version, with which every packet begins.
+Result<> check_multifd_begin(const std::byte* raw);
+
 using MultifdInit = std::array<std::byte, kMultifdInitBytes>;
 MultifdInit multifd_init(const Uuid& uuid, uint8_t channel);
 // The channel's number. Protocol when it is no INIT of this VM with `channels` channels.

@@ -54,8 +54,8 @@ void discard_the_rest(MigrationChannel& channel) {
 
 Result<std::unique_ptr<MultifdReceiver>> MultifdReceiver::start(
     const std::vector<std::unique_ptr<MigrationChannel>>& channels, size_t begin_bytes,
-    const Uuid& uuid, PeerWatch& watch) {
-    std::unique_ptr<MultifdReceiver> receiver(new MultifdReceiver(watch));
+    const Uuid& uuid, PeerWatch& watch, StateInbox& inbox) {
+    std::unique_ptr<MultifdReceiver> receiver(new MultifdReceiver(watch, inbox));
     receiver->uuid_ = uuid;
     receiver->begin_bytes_ = begin_bytes;
     receiver->seen_.resize(channels.size());
@@ -113,6 +113,7 @@ Result<> MultifdReceiver::barrier() {
                           (*found)->index);
     }
     released_ = wanted;
+    inbox_.barrier_is_passed();
     changed_.notify_all();
     return {};
 }
@@ -128,6 +129,11 @@ Result<> MultifdReceiver::check() const {
 void MultifdReceiver::run(Lane& lane) {
     auto received = receive(lane);
     const bool broken = !received;
+    if (broken) {
+        inbox_.fail(received.error());
+    } else {
+        inbox_.lane_ended(lane.index);
+    }
     {
         const std::lock_guard lock(mutex_);
         lane.ended = true;
@@ -145,8 +151,6 @@ Result<> MultifdReceiver::receive(Lane& lane) {
     for (;;) {
         MIG_TRY(const bool more, take_packet(lane));
         if (!more) return {};
-        MIG_CHECK(place_pages(lane), "packet {}", lane.packet.number);
-        if ((lane.packet.flags & kMultifdSync) != 0) MIG_CHECK(pass_barrier(lane));
     }
 }
 
@@ -165,11 +169,30 @@ Result<bool> MultifdReceiver::take_packet(Lane& lane) {
     const MutBytes raw(lane.header);
     MIG_TRY(const bool more, read_exactly(*lane.channel, raw.first(kPacketBeginBytes)));
     if (!more) return false;
-    if ((util::load_be32(raw.data() + kFlagsAt) & kMultifdDeviceState) == 0) {
-        MIG_CHECK(read_all(*lane.channel, raw.subspan(kPacketBeginBytes)));
-    }
-    MIG_CHECK(parse_multifd_packet(lane.header, lane.packet));
+    const bool state = (util::load_be32(raw.data() + kFlagsAt) & kMultifdDeviceState) != 0;
+    MIG_CHECK(state ? take_device_state(lane) : take_pages(lane));
     return true;
+}
+
+Result<> MultifdReceiver::take_pages(Lane& lane) {
+    MIG_CHECK(read_all(*lane.channel, MutBytes(lane.header).subspan(kPacketBeginBytes)));
+    MIG_CHECK(parse_multifd_packet(lane.header, lane.packet));
+    MIG_CHECK(place_pages(lane), "packet {}", lane.packet.number);
+    return (lane.packet.flags & kMultifdSync) != 0 ? pass_barrier(lane) : Result<>();
+}
+
+// Nothing of its data is read before there is room for them.
+Result<> MultifdReceiver::take_device_state(Lane& lane) {
+    const std::span header(lane.header);
+    const auto begin = header.first<kStateHeaderBytes>();
+    const auto place = header.subspan<kStateHeaderBytes, kStatePlaceBytes>();
+    MIG_CHECK(read_all(*lane.channel, MutBytes(begin).subspan(kPacketBeginBytes)));
+    MIG_TRY(const StateHeader state, parse_state_header(begin));
+    MIG_CHECK(read_all(*lane.channel, place));
+    MIG_TRY(const StateInbox::Room room, inbox_.admit(lane.index, state, place));
+    MIG_CHECK(read_all(*lane.channel, room.data), "device {}: packet {}", state.idstr, room.index);
+    inbox_.filled(room);
+    return {};
 }
 
 Result<> MultifdReceiver::place_pages(Lane& lane) {
@@ -205,6 +228,7 @@ Result<> MultifdReceiver::place_pages(Lane& lane) {
 Result<> MultifdReceiver::pass_barrier(Lane& lane) {
     std::unique_lock lock(mutex_);
     ++lane.syncs;
+    inbox_.lane_stands_at_barrier(lane.index);
     changed_.notify_all();
     changed_.wait(lock, [&] { return stopping_ || error_ || released_ >= lane.syncs; });
     return {};

@@ -13,6 +13,7 @@
 #include "migration/channel.h"
 #include "migration/multifd-packet.h"
 #include "migration/peer-watch.h"
+#include "migration/state-inbox.h"
 
 namespace ferry::migration {
 
@@ -26,7 +27,7 @@ class MultifdReceiver {
     // watch must outlive this.
     static Result<std::unique_ptr<MultifdReceiver>> start(
         const std::vector<std::unique_ptr<MigrationChannel>>& channels, size_t begin_bytes,
-        const Uuid& uuid, PeerWatch& watch);
+        const Uuid& uuid, PeerWatch& watch, StateInbox& inbox);
     // The channels have been shut down.
     ~MultifdReceiver();
     MultifdReceiver(const MultifdReceiver&) = delete;
@@ -50,16 +51,19 @@ class MultifdReceiver {
         std::jthread thread;
     };
 
-    explicit MultifdReceiver(PeerWatch& watch) : watch_(watch) {}
+    MultifdReceiver(PeerWatch& watch, StateInbox& inbox) : watch_(watch), inbox_(inbox) {}
     void run(Lane& lane);
     Result<> receive(Lane& lane);
     Result<> take_init(Lane& lane);
-    // Nothing when the channel ended between two packets.
+    // False when the channel ended between two packets.
     Result<bool> take_packet(Lane& lane);
+    Result<> take_pages(Lane& lane);
+    Result<> take_device_state(Lane& lane);
     Result<> place_pages(Lane& lane);
     Result<> pass_barrier(Lane& lane);
 
     PeerWatch& watch_;
+    StateInbox& inbox_;
     Uuid uuid_{};
     size_t begin_bytes_ = 0;
     mutable std::mutex mutex_;

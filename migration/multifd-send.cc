@@ -25,7 +25,6 @@ Result<std::unique_ptr<MultifdSender>> MultifdSender::start(
         sender->batches_.push_back(std::make_unique<Batch>());
         sender->free_.push_back(sender->batches_.back().get());
     }
-    sender->queue_.resize(batches);
     for (size_t i = 0; i < channels.size(); ++i) {
         const MultifdInit init = multifd_init(uuid, static_cast<uint8_t>(i));
         const std::array<ConstBytes, 1> parts{init};
@@ -81,10 +80,16 @@ Result<> MultifdSender::queue_filling() {
     {
         const std::lock_guard lock(mutex_);
         if (error_) return *error_;
-        queue_[(queue_head_ + queued_) % queue_.size()] = full;
-        ++queued_;
+        put(*full);
     }
     work_.notify_one();
+    return {};
+}
+
+Result<> MultifdSender::drain() {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return error_ || (first_ == nullptr && writing_ == 0); });
+    if (error_) return *error_;
     return {};
 }
 
@@ -92,6 +97,7 @@ Result<> MultifdSender::sync() {
     if (filling_ != nullptr) MIG_CHECK(queue_filling());
     std::unique_lock lock(mutex_);
     ++syncs_wanted_;
+    ahead_of_sync_ = queued_;
     work_.notify_all();
     done_.wait(lock, [this] {
         return error_ || std::ranges::all_of(lanes_, [this](const auto& lane) {
@@ -109,40 +115,104 @@ MultifdSender::Sent MultifdSender::sent() const {
     return now;
 }
 
+// --- any thread
+
+Result<> MultifdSender::send(MultifdStatePacket& packet) {
+    {
+        const std::lock_guard lock(mutex_);
+        if (error_) return *error_;
+        put(packet);
+    }
+    work_.notify_one();
+    return {};
+}
+
+void MultifdSender::put(MultifdWork& work) {
+    work.next = nullptr;
+    (first_ == nullptr ? first_ : last_->next) = &work;
+    last_ = &work;
+    ++queued_;
+}
+
+bool MultifdSender::may_take(const Lane& lane) const {
+    return first_ != nullptr && (ahead_of_sync_ != 0 || lane.syncs == syncs_wanted_);
+}
+
+bool MultifdSender::must_sync(const Lane& lane) const {
+    return ahead_of_sync_ == 0 && lane.syncs != syncs_wanted_;
+}
+
+MultifdWork* MultifdSender::take() {
+    MultifdWork* const work = first_;
+    if (work == nullptr) return nullptr;
+    first_ = work->next;
+    --queued_;
+    if (ahead_of_sync_ != 0) --ahead_of_sync_;
+    return work;
+}
+
 // --- a lane's thread
 
 void MultifdSender::run(Lane& lane) {
     std::unique_lock lock(mutex_);
     for (;;) {
-        work_.wait(lock, [&] {
-            return stopping_ || error_ || queued_ != 0 || lane.syncs != syncs_wanted_;
-        });
-        if (stopping_ || error_) return;
-        Batch* batch = nullptr;
-        if (queued_ != 0) {
-            batch = queue_[queue_head_];
-            queue_head_ = (queue_head_ + 1) % queue_.size();
-            --queued_;
-            batch->packet.number = next_packet_++;
-            if (writing_++ == 0) writing_since_ = env_.clock.now();
+        work_.wait(lock, [&] { return stopping_ || error_ || may_take(lane) || must_sync(lane); });
+        if (stopping_ || error_) return drop_queue(lock);
+        const bool sync = must_sync(lane);
+        MultifdWork* const work = sync ? nullptr : take();
+        // It may have been the last one ahead of a SYNC.
+        if (lane.syncs != syncs_wanted_) work_.notify_all();
+        if (!sync && writing_++ == 0) writing_since_ = env_.clock.now();
+        uint64_t number = 0;
+        if (sync) {
+            number = next_packet_++;
+        } else if (work->kind == MultifdWork::Kind::Pages) {
+            static_cast<Batch*>(work)->packet.number = next_packet_++;
         }
-        const uint64_t sync_number = batch == nullptr ? next_packet_++ : 0;
         lock.unlock();
-        auto sent = batch != nullptr ? send(lane, *batch) : send_sync(lane, sync_number);
+        auto sent = sync ? send_sync(lane, number) : write(lane, *work);
         lock.lock();
-        if (batch == nullptr) {
-            ++lane.syncs;  // the queue was empty, so all that was added before has its lane
+        if (!sent && !error_) error_ = std::move(sent).error();
+        if (sync) {
+            ++lane.syncs;
+            sent_.bytes += kMultifdPacketBytes;
         } else {
             if (--writing_ == 0) sent_.writing += env_.clock.now() - writing_since_;
-            sent_.normal_pages += batch->packet.normal_pages;
-            sent_.zero_pages += batch->packet.zero_pages;
-            sent_.bytes += batch->packet.normal_pages * kPageSize;
-            free_.push_back(batch);
+            written(*work, lock);
         }
-        sent_.bytes += kMultifdPacketBytes;
-        if (!sent && !error_) error_ = std::move(sent).error();
-        done_.notify_one();
+        done_.notify_all();
         if (error_) work_.notify_all();
+    }
+}
+
+Result<> MultifdSender::write(Lane& lane, MultifdWork& work) {
+    if (work.kind == MultifdWork::Kind::Pages) return send_pages(lane, static_cast<Batch&>(work));
+    return lane.channel->write_all(static_cast<MultifdStatePacket&>(work).parts());
+}
+
+void MultifdSender::written(MultifdWork& work, std::unique_lock<std::mutex>& lock) {
+    if (work.kind == MultifdWork::Kind::Pages) {
+        auto& batch = static_cast<Batch&>(work);
+        sent_.normal_pages += batch.packet.normal_pages;
+        sent_.zero_pages += batch.packet.zero_pages;
+        sent_.bytes += kMultifdPacketBytes + batch.packet.normal_pages * kPageSize;
+        free_.push_back(&batch);
+        return;
+    }
+    auto& packet = static_cast<MultifdStatePacket&>(work);
+    for (const ConstBytes part : packet.parts()) sent_.bytes += part.size();
+    lock.unlock();
+    packet.done();
+    lock.lock();
+}
+
+// Whoever waits for a packet of its own to come back must not wait for ever.
+void MultifdSender::drop_queue(std::unique_lock<std::mutex>& lock) {
+    while (MultifdWork* const work = take()) {
+        if (work->kind == MultifdWork::Kind::Pages) continue;
+        lock.unlock();
+        static_cast<MultifdStatePacket*>(work)->done();
+        lock.lock();
     }
 }
 
@@ -166,7 +236,7 @@ void MultifdSender::list_zero_pages(Batch& batch) const {
     packet.zero_pages = zero;
 }
 
-Result<> MultifdSender::send(Lane& lane, Batch& batch) {
+Result<> MultifdSender::send_pages(Lane& lane, Batch& batch) {
     MultifdPacket& packet = batch.packet;
     packet.flags = 0;
     packet.block = batch.block->name();

@@ -16,7 +16,25 @@
 
 namespace ferry::migration {
 
-// Made, used and destroyed by the migration thread.
+// Something in the queue.
+struct MultifdWork {
+    enum class Kind : uint8_t { Pages, DeviceState };
+    explicit MultifdWork(Kind k) : kind(k) {}
+    const Kind kind;
+    MultifdWork* next = nullptr;
+};
+
+// A packet of device state, whose owner keeps it until it is done.
+class MultifdStatePacket : public MultifdWork {
+ public:
+    MultifdStatePacket() : MultifdWork(Kind::DeviceState) {}
+    virtual ~MultifdStatePacket() = default;
+    virtual std::array<ConstBytes, 2> parts() const = 0;  // header and data
+    // A lane's thread: it is written, or will never be.
+    virtual void done() noexcept = 0;
+};
+
+// Made, used and destroyed by the migration thread, but for send().
 class MultifdSender {
  public:
     enum class ZeroPages : uint8_t { Sent, Listed };
@@ -36,6 +54,10 @@ class MultifdSender {
     Result<> add(const system::RamBlock& block, uint64_t offset, uint64_t pages);
     // What was added is written, on all channels, and a SYNC behind it.
     Result<> sync();
+    // Any thread: puts the packet into the queue. After an Error it is not in it.
+    Result<> send(MultifdStatePacket& packet);
+    // Waits until nothing is left in the queue and all of it is written.
+    Result<> drain();
 
     struct Sent {
         uint64_t bytes = 0;
@@ -54,14 +76,22 @@ class MultifdSender {
         std::jthread thread;
     };
     // Pages of one block, not looked at yet.
-    struct Batch {
+    struct Batch : MultifdWork {
+        Batch() : MultifdWork(Kind::Pages) {}
         const system::RamBlock* block = nullptr;
         MultifdPacket packet;
     };
 
     MultifdSender(ZeroPages zero_pages, util::Env& env) : zero_pages_(zero_pages), env_(env) {}
     void run(Lane& lane);
-    Result<> send(Lane& lane, Batch& batch);
+    void put(MultifdWork& work);  // mutex_ held
+    MultifdWork* take();          // mutex_ held; null: nothing there
+    bool may_take(const Lane& lane) const;
+    bool must_sync(const Lane& lane) const;
+    void drop_queue(std::unique_lock<std::mutex>& lock);
+    Result<> write(Lane& lane, MultifdWork& work);
+    void written(MultifdWork& work, std::unique_lock<std::mutex>& lock);
+    Result<> send_pages(Lane& lane, Batch& batch);
     Result<> send_sync(Lane& lane, uint64_t number);
     void list_zero_pages(Batch& batch) const;
     Result<> queue_filling();  // mutex_ not held
@@ -75,10 +105,14 @@ class MultifdSender {
     std::condition_variable work_;  // for the lanes
     std::condition_variable done_;  // for the migration thread
     std::vector<Batch*> free_;
-    std::vector<Batch*> queue_;  // a ring of batches_.size()
-    size_t queue_head_ = 0;
+    MultifdWork* first_ = nullptr;  // the queue
+    MultifdWork* last_ = nullptr;
     size_t queued_ = 0;
-    size_t writing_ = 0;  // lanes that have a batch
+    // How much of the queue goes ahead of the wanted SYNC. What comes later waits for the SYNC of
+    // its channel: else of two packets of a device the second might be ahead of one channel's SYNC
+    // and the first behind that of another, and a destination without room would get to neither.
+    size_t ahead_of_sync_ = 0;
+    size_t writing_ = 0;  // lanes that have something of it
     util::Nanoseconds writing_since_{};
     uint64_t syncs_wanted_ = 0;
     uint64_t next_packet_ = 0;

@@ -19,7 +19,8 @@ constexpr uint32_t kMarkMask = 0xffff'0000;
 uint32_t to_bits(PeerFeatures features) {
     return (features.handover ? 1U : 0U) | (features.heartbeat ? 2U : 0U) |
            (features.discard ? 4U : 0U) | (features.reason ? 8U : 0U) |
-           (features.config_size ? 16U : 0U);
+           (features.config_size ? 16U : 0U) | (features.state_early ? 32U : 0U) |
+           (features.state_parts ? 64U : 0U);
 }
 
 PeerFeatures from_bits(uint32_t bits) {
@@ -27,7 +28,9 @@ PeerFeatures from_bits(uint32_t bits) {
             .heartbeat = (bits & 2) != 0,
             .discard = (bits & 4) != 0,
             .reason = (bits & 8) != 0,
-            .config_size = (bits & 16) != 0};
+            .config_size = (bits & 16) != 0,
+            .state_early = (bits & 32) != 0,
+            .state_parts = (bits & 64) != 0};
 }
 
 // Payload length per type; FAILURE varies.

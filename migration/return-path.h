@@ -59,8 +59,13 @@ uint32_t hello_ping(PeerFeatures offered);
 std::optional<PeerFeatures> features_in_pong(uint32_t value);
 // What a destination answers to a PING: the value, or to a hello the features both have.
 uint32_t pong_for(uint32_t ping, PeerFeatures supported, PeerFeatures& agreed);
-inline constexpr PeerFeatures kOurFeatures{
-    .handover = true, .heartbeat = true, .discard = true, .reason = true, .config_size = true};
+inline constexpr PeerFeatures kOurFeatures{.handover = true,
+                                           .heartbeat = true,
+                                           .discard = true,
+                                           .reason = true,
+                                           .config_size = true,
+                                           .state_early = true,
+                                           .state_parts = true};
 
 // What the source learns. Called on the reader's thread.
 class ReturnPathEvents {

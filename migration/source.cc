@@ -141,6 +141,7 @@ void OutgoingSession::thread_main() {
     const auto result =
         outcome ? SaveVMHandlers::Outcome::Completed : SaveVMHandlers::Outcome::Failed;
     if (!outcome) shut_channels(cancelled());
+    if (device_state_) device_state_->stop();  // its threads use the handlers
     for (size_t i = 0; i < set_up_; ++i) {
         if (auto* handlers = vm_.registry.entries()[i]->handlers) handlers->save_cleanup(result);
     }
@@ -148,8 +149,9 @@ void OutgoingSession::thread_main() {
     vm_.loop.post([this, outcome = std::move(outcome)]() mutable {
         if (thread_.joinable()) thread_.join();
         shut_channels(cancelled());
-        reader_.reset();  // its thread uses the watch
-        multifd_.reset();
+        reader_.reset();   // its thread uses the watch
+        multifd_.reset();  // it may have some of the device state
+        device_state_.reset();
         watch_.reset();
         open_watch_.reset();
         {
@@ -288,6 +290,7 @@ Result<> OutgoingSession::setup() {
                                                    : MultifdSender::ZeroPages::Sent,
                                                vm_.env));
     }
+    device_state_ = std::make_unique<StateSender>(multifd_.get(), vm_.env);
     for (const auto& entry : vm_.registry.entries()) {
         ++set_up_;
         if (entry->live_handlers() == nullptr) continue;
@@ -460,22 +463,67 @@ Result<> OutgoingSession::complete() {
     if (vm_.stream.switchover_start == StreamOptions::Sent::Yes) {
         save_command(*stream_, Command::SwitchoverStart);
     }
-    for (const auto& entry : vm_.registry.entries()) {
-        if (entry->live_handlers() == nullptr) continue;
-        SaveVMHandlers& handlers = *entry->handlers;
-        MIG_CHECK(
-            save_section(*stream_, *entry, SectionKind::End,
-                         [&](SaveStream& out) { return handlers.save_live_complete_precopy(out); }),
-            "switchover");
-        MIG_CHECK(check_alive());
-    }
+    MIG_CHECK(save_ends(), "switchover");
     MIG_TRY(const std::string description, save_one_shot_states(*stream_, vm_.registry, identity_),
             "switchover");
+    MIG_CHECK(device_state_->finish([this] { return go_on_waiting(); }), "switchover");
     MIG_CHECK(send_end(description));
     vm_.stats.downtime_bytes = transferred() - begin;
     span.add_bytes(vm_.stats.downtime_bytes);
     publish_progress();
     return {};
+}
+
+// All devices are read at once, and RAM goes out meanwhile. What of them goes by main channel goes
+// device by device, unless the destination can load them at once, too.
+Result<> OutgoingSession::save_ends() {
+    const auto has_state = [](const SaveVMRegistry::Entry& entry) {
+        return entry.handlers->device_state() != nullptr;
+    };
+    device_state_->begin();
+    for (const auto& entry : vm_.registry.entries()) {
+        if (entry->live_handlers() == nullptr || has_state(*entry)) continue;
+        MIG_CHECK(save_section(*stream_, *entry, SectionKind::End, [&](SaveStream& out) {
+            return entry->handlers->save_live_complete_precopy(out);
+        }));
+        MIG_CHECK(check_alive());
+    }
+    const auto each_period = [this] { return check_alive(); };
+    PeerFeatures features;
+    if (vm_.device_state.in_play()) {
+        MIG_TRY(features, peer_features());
+    }
+    if (features.state_parts) {
+        MIG_CHECK(device_state_->forward(*stream_, [this] { return go_on_waiting(); }));
+    }
+    for (const auto& entry : vm_.registry.entries()) {
+        if (entry->live_handlers() == nullptr || !has_state(*entry)) continue;
+        MIG_CHECK(
+            save_section(*stream_, *entry, SectionKind::End, [&](SaveStream& out) -> Result<> {
+                MIG_CHECK(device_state_->forward_device(*entry, out, each_period));
+                return entry->handlers->save_live_complete_precopy(out);
+            }));
+        MIG_CHECK(check_alive());
+    }
+    return {};
+}
+
+Result<> OutgoingSession::go_on_waiting() {
+    keep_alive();
+    return check_alive();
+}
+
+bool OutgoingSession::page_channels_take_state() const {
+    return multifd_ != nullptr && vm_.stream.switchover_start == StreamOptions::Sent::Yes;
+}
+
+Result<StateWriter*> OutgoingSession::state_writer(SaveVMHandlers& handlers, size_t bytes,
+                                                   StateWriter::Via via) {
+    for (const auto& entry : vm_.registry.entries()) {
+        if (entry->handlers != &handlers) continue;
+        return device_state_->add(*entry, *handlers.device_state(), bytes, via);
+    }
+    return make_error(ErrorKind::Internal, "state of a handler that is not registered");
 }
 
 // --- waiting

@@ -19,6 +19,7 @@
 #include "migration/rate.h"
 #include "migration/return-path.h"
 #include "migration/session.h"
+#include "migration/state-send.h"
 #include "util/event-fd.h"
 
 namespace ferry::migration {
@@ -56,6 +57,9 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     bool round_is_full() const override;
     MultifdSender* multifd() override { return multifd_.get(); }
     const StreamOptions& stream_options() const override { return vm_.stream; }
+    bool page_channels_take_state() const override;
+    Result<StateWriter*> state_writer(SaveVMHandlers& handlers, size_t bytes,
+                                      StateWriter::Via via) override;
 
  private:
     OutgoingSession(SessionContext& vm, Capabilities caps, Mode mode, util::EventFd cancel);
@@ -82,6 +86,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     void pause_until(util::Nanoseconds deadline);  // or until there is something to do
     Result<uint64_t> pending();
     bool may_switch_over() const;
+    Result<> save_ends();
     Result<> send_end(std::string_view description);
     Result<> lost_after_the_end(Error error);
     Result<> await_hello();
@@ -96,6 +101,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     Result<> wait_for(const std::function<bool()>& ready, PeerWatch::Expect expect);
     Result<> check_alive();
     void keep_alive();
+    Result<> go_on_waiting();
     // Bytes per second that the last pass is thought to go with; 0: not known yet.
     uint64_t switchover_bandwidth() const;
     uint64_t threshold() const;
@@ -158,6 +164,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     std::unique_ptr<TimedSink> sink_;
     std::unique_ptr<SaveStream> stream_;
     std::unique_ptr<MultifdSender> multifd_;
+    std::unique_ptr<StateSender> device_state_;
     std::unique_ptr<ReturnPathReader> reader_;
     std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     RateControl rate_;

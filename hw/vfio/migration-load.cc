@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The destination's half: writes the received image into the device. The stream comes from an
+// The destination's half: writes the received image into the device. Up to the switchover the load
+// thread does, from there on the device's loader, as it does from the beginning with what comes on
+// page channels. The stream comes from an
 // untrusted peer; what the image means is judged by the device's driver, in RESUMING -> STOP.
 #include <algorithm>
 #include <cerrno>
@@ -16,6 +18,8 @@ using migration::Capability;
 using migration::LoadSession;
 using migration::LoadStream;
 using migration::SectionKind;
+using migration::StatePacketKind;
+using migration::StateWriter;
 
 namespace {
 // How much of the stream is handed to the driver at once.
@@ -29,10 +33,21 @@ Error bad_stream(fmt::format_string<Args...> text, Args&&... args) {
 
 Result<> VfioMigration::load_setup(LoadSession& session) {
     trace::vfio_load_setup(env_.trace, label_);
-    loading_ = Loading{.attempt = &session};
+    loading_ = Loading{};
+    loading_.attempt = &session;
     status_->loaded_bytes.store(0, std::memory_order_relaxed);
+    MIG_TRY(loading_.via, choose_channel(session.page_channels_take_state()));
     MIG_CHECK(worker_.run([this] { return enter_resuming(); }));
     loading_.session = state_.session().number;
+    loading_.queue =
+        &session.state_queue(section_, setup_.properties.max_queued_buffers_size, loading_.via);
+    MIG_TRY(loading_.loader,
+            StateLoader::start("mig/dst/load", *loading_.queue,
+                               [this](const auto& packet) { return load_packet(packet); }),
+            "device {}", label_);
+    // Nothing of it comes on the main channel that would have to be there first.
+    const bool early = session.peer_features().state_early;
+    if (early && loading_.via == StateWriter::Via::PageChannels) open_queue();
     return {};
 }
 
@@ -59,21 +74,17 @@ Result<> VfioMigration::load_state(LoadStream& in, SectionKind kind, uint32_t /*
         switch (tag) {
             case record::kEndOfState:
                 if (kind == SectionKind::End) {
-                    loading_.image_complete = true;
+                    MIG_CHECK(end_image());
                     span->add_bytes(status_->loaded_bytes.load(std::memory_order_relaxed) - before);
                 }
                 return {};
             case record::kSetupState: return end_of_state_follows(in, "the setup record");
             case record::kDataState: MIG_CHECK(load_data(in)); break;
             case record::kConfigState: return load_config(in);
+            case record::kConfigLoadReady: return load_config_load_ready();
             case record::kInitDataSent: return load_init_data_sent();
             case record::kDiscard: MIG_CHECK(load_discard()); break;
             case record::kConfigSize: MIG_CHECK(load_config_size(in)); break;
-            case record::kConfigLoadReady:
-                return bad_stream(
-                    "device {}: the source sends its state on extra channels; turn that off there "
-                    "(x-migration-multifd-transfer=off)",
-                    label_);
             default: return bad_stream("device {}: unknown record {:#x}", label_, tag);
         }
     }
@@ -89,20 +100,83 @@ Result<> VfioMigration::load_data(LoadStream& in) {
     MIG_TRY(uint64_t left, in.be64(), "device {}: reading its state", label_);
     trace::vfio_load_state_device_data(env_.trace, label_, left);
     if (left == 0) return {};
-    const MigSession session = state_.session();
-    if (!session.stream || session.number != loading_.session ||
-        state_.state() != MigState::Resuming) {
-        return make_error(ErrorKind::InvalidState,
-                          "device {}: it can't take its state any more: {}", label_,
-                          state_.why_session_ended());
-    }
+    if (loading_.queue_open) return queue_data(in, left);
+    MIG_TRY(const auto stream, open_stream());
     while (left > 0) {
         MIG_TRY(const ConstBytes bytes, in.chunk(std::min<uint64_t>(left, kMaxChunk)),
                 "device {}: receiving its state, {} bytes of a block are missing", label_, left);
-        MIG_CHECK(write_all(*session.stream, bytes));
+        MIG_CHECK(write_all(*stream, bytes));
         left -= bytes.size();
     }
     return {};
+}
+
+// To be loaded while the next section is read.
+Result<> VfioMigration::queue_data(LoadStream& in, uint64_t bytes) {
+    MIG_CHECK(check_channel("its state comes"));
+    while (bytes > 0) {
+        const auto part = static_cast<size_t>(std::min<uint64_t>(bytes, kMaxChunk));
+        MIG_CHECK(loading_.queue->read(in, part),
+                  "device {}: receiving its state, {} bytes of a block are missing", label_, bytes);
+        bytes -= part;
+    }
+    return {};
+}
+
+// Of the main channel's image; the one on page channels ends by its last packet.
+Result<> VfioMigration::end_image() {
+    if (loading_.via == StateWriter::Via::PageChannels) return {};
+    loading_.queue->finish();
+    // Without a switchover there was nothing for it to do. Else its errors belong here.
+    if (!loading_.queue_open) open_queue();
+    if (!loading_.attempt->peer_features().state_parts) MIG_CHECK(loading_.loader->wait());
+    loading_.image_complete = true;
+    return {};
+}
+
+Result<> VfioMigration::load_packet(const StateLoader::Packet& packet) {
+    switch (packet.kind) {
+        case StatePacketKind::Data: {
+            trace::vfio_load_state_device_data(env_.trace, label_, packet.data.size());
+            MIG_TRY(const auto stream, open_stream());
+            return write_all(*stream, packet.data);
+        }
+        case StatePacketKind::InitialDone: return approve_switchover();
+        case StatePacketKind::Discard: return begin_anew();
+        case StatePacketKind::Config: break;
+    }
+    migration::MemorySource source(packet.data);
+    LoadStream in(source, LoadStream::kMaxPeek);
+    MIG_TRY(const uint64_t tag, in.be64(), "device {}: its configuration", label_);
+    if (tag != record::kConfigState) {
+        return bad_stream("device {}: {:#x} instead of its configuration", label_, tag);
+    }
+    MIG_CHECK(read_config(in));
+    loading_.image_complete = true;
+    return {};
+}
+
+Result<> VfioMigration::load_config_load_ready() {
+    const bool awaited = loading_.via == StateWriter::Via::PageChannels &&
+                         setup_.properties.load_config_after_iter == OnOffAuto::On;
+    if (!awaited || std::exchange(loading_.config_load_ready, true)) {
+        return bad_stream(
+            "device {}: leave to load its configuration, which was not awaited; "
+            "x-migration-multifd-transfer and x-migration-load-config-after-iter must be the same "
+            "on both sides",
+            label_);
+    }
+    return {};
+}
+
+Result<std::shared_ptr<MigDataStream>> VfioMigration::open_stream() const {
+    const MigSession session = state_.session();
+    if (session.stream && session.number == loading_.session &&
+        state_.state() == MigState::Resuming) {
+        return session.stream;
+    }
+    return make_error(ErrorKind::InvalidState, "device {}: it can't take its state any more: {}",
+                      label_, state_.why_session_ended());
 }
 
 Result<> VfioMigration::write_all(MigDataStream& stream, ConstBytes bytes) {
@@ -124,14 +198,21 @@ Result<> VfioMigration::write_all(MigDataStream& stream, ConstBytes bytes) {
 }
 
 Result<> VfioMigration::load_config(LoadStream& in) {
+    if (loading_.via == StateWriter::Via::PageChannels) {
+        return channel_error("its configuration comes");
+    }
+    return read_config(in);
+}
+
+// It takes effect with validate(), of all devices at once.
+Result<> VfioMigration::read_config(LoadStream& in) {
     const util::ScopedSpan span(env_.timeline, label_, "config");
     trace::vfio_load_device_config_state_start(env_.trace, label_);
     if (setup_.config != nullptr) {
-        loading_.config_begun = true;
-        MIG_CHECK(setup_.config->load_config(in), "device {}: loading its configuration", label_);
+        MIG_CHECK(setup_.config->read_config(in), "device {}: loading its configuration", label_);
     }
     MIG_CHECK(end_of_state_follows(in, "the configuration"));
-    loading_.config_loaded = true;
+    loading_.config = Loading::Config::Read;
     trace::vfio_load_device_config_state_end(env_.trace, label_);
     return {};
 }
@@ -164,6 +245,11 @@ Result<> VfioMigration::load_init_data_sent() {
             "capability switchover-ack on here as well",
             label_);
     }
+    MIG_CHECK(check_channel("the end of its initial data comes"));
+    return approve_switchover();
+}
+
+Result<> VfioMigration::approve_switchover() {
     // Twice must not stand for the consent of another device.
     if (std::exchange(loading_.switchover_approved, true)) return {};
     return loading_.attempt->approve_switchover();
@@ -174,6 +260,13 @@ Result<> VfioMigration::load_discard() {
         return bad_stream("device {}: the source begins its state anew, which was not agreed on",
                           label_);
     }
+    MIG_CHECK(check_channel("its state begins anew"));
+    if (loading_.queue_open) return loading_.queue->put(StatePacketKind::Discard);
+    loading_.image_complete = false;
+    return begin_anew();
+}
+
+Result<> VfioMigration::begin_anew() {
     trace::vfio_load_discard(env_.trace, label_);
     MIG_CHECK(worker_.run([this]() -> Result<> {
         // No other way leads out of RESUMING: a change of state would apply the image.
@@ -181,28 +274,61 @@ Result<> VfioMigration::load_discard() {
         return enter_resuming();
     }));
     loading_.session = state_.session().number;
-    loading_.image_complete = false;
     status_->loaded_bytes.store(0, std::memory_order_relaxed);
     return {};
 }
 
+// All that came before is in the device: packets may follow.
 Result<> VfioMigration::switchover_start() {
+    if (!loading_.queue_open) open_queue();
     return {};
 }
 
+void VfioMigration::open_queue() {
+    loading_.queue_open = true;
+    loading_.queue->open();
+}
+
+// Once packets are taken from the page channels nothing of the state may come by the main one.
+Result<> VfioMigration::check_channel(std::string_view what) const {
+    if (loading_.via == StateWriter::Via::MainChannel || !loading_.queue_open) return {};
+    return channel_error(what);
+}
+
+Error VfioMigration::channel_error(std::string_view what) const {
+    return bad_stream(
+        "device {}: {} on the main channel, but is awaited on page channels; "
+        "x-migration-multifd-transfer must be the same on both sides",
+        label_, what);
+}
+
 void VfioMigration::load_validate(system::Done done) {
-    worker_.post([this, done = std::move(done)]() mutable { done(validate()); });
+    // A device that is not in the stream has nobody to end its queue.
+    if (loading_.via == StateWriter::Via::MainChannel && !loading_.image_complete) {
+        loading_.queue->finish();
+        open_queue();
+    }
+    loading_.loader->when_done([this, done = std::move(done)](Result<> loaded) mutable {
+        worker_.post([this, loaded = std::move(loaded), done = std::move(done)]() mutable {
+            done(loaded ? validate() : std::move(loaded));
+        });
+    });
 }
 
 Result<> VfioMigration::validate() {
     const util::ScopedSpan span(env_.timeline, label_, "validate");
     const auto judge = [this]() -> Result<> {
         MIG_CHECK(state_.check_usable());
-        if (!loading_.image_complete || !loading_.config_loaded) {
+        if (!loading_.image_complete || loading_.config != Loading::Config::Read) {
             return make_error(ErrorKind::Protocol,
                               "device {}: the stream has no complete state for it; is the device "
                               "at the same place on the source?",
                               label_);
+        }
+        if (setup_.config != nullptr) {
+            loading_.config = Loading::Config::Begun;
+            MIG_CHECK(setup_.config->apply_config(), "device {}: loading its configuration",
+                      label_);
         }
         MIG_CHECK(state_.set_state(MigState::Stop, "all of its state was received"),
                   "device {}: its driver does not accept the received state", label_);
@@ -219,6 +345,9 @@ void VfioMigration::load_cleanup(Outcome outcome) noexcept {
     if (loading_.attempt == nullptr) return;
     trace::vfio_load_cleanup(env_.trace, label_,
                              outcome == Outcome::Completed ? "completed" : "failed");
+    if (loading_.queue != nullptr)
+        loading_.queue->fail(Error(ErrorKind::Cancelled, "the load is over"));
+    loading_.loader.reset();
     if (outcome == Outcome::Failed) {
         const auto reset = worker_.run([this] { return become_as_new(); });
         if (!reset) {
@@ -226,7 +355,7 @@ void VfioMigration::load_cleanup(Outcome outcome) noexcept {
                          fmt::format("after the migration: {}", reset.error().message()));
         }
     }
-    loading_ = {};
+    loading_ = Loading{};
 }
 
 // The interrupts go even where the device could not be reset: they belong to no VM.
@@ -234,7 +363,7 @@ Result<> VfioMigration::become_as_new() {
     if (state_.vm() == VmActivity::Running) return {};
     Result<> result;
     if (!state_.broken()) result = state_.reset("the migration failed");
-    if (!loading_.config_begun) return result;
+    if (loading_.config != Loading::Config::Begun) return result;
     auto forgotten = setup_.config->forget_config();
     if (forgotten) return result;
     Error error = std::move(forgotten).error().context(

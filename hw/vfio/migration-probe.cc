@@ -76,6 +76,7 @@ class BlockedDevice final : public VfioDeviceMigration {
     BlockedDevice(const BlockedDevice&) = delete;
     BlockedDevice& operator=(const BlockedDevice&) = delete;
     void device_was_reset() override {}
+    void set_multifd_transfer(OnOffAuto) override {}
 
  private:
     BlockedDevice(VfioMigrationServices::Members& shared, util::Registration blocker)
@@ -197,6 +198,7 @@ Result<std::unique_ptr<VfioDeviceMigration>> VfioDeviceMigration::realize(
 
 VfioMigration::VfioMigration(Setup setup)
     : setup_(std::move(setup)),
+      multifd_transfer_(setup_.properties.multifd_transfer),
       label_(setup_.identity.label()),
       env_(setup_.vm.env),
       worker_(setup_.worker),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The source's half: reads the device's image and sends it on the main channel. Driver calls that
-// change or ask the device go through its worker; the data stream is read on the migration thread.
+// The source's half: reads the device's image and sends it. Driver calls that change or ask the
+// device go through its worker; the data stream is read on the migration thread, and on a thread of
+// the device's own once the guest stands still.
 #include <algorithm>
 #include <cerrno>
 #include <utility>
@@ -15,11 +16,15 @@ using migration::Capability;
 using migration::IterateStatus;
 using migration::SaveSession;
 using migration::SaveStream;
+using migration::StatePacketKind;
+using migration::StateWriter;
 
 namespace {
 // One read, one DATA record. A driver that announces little gets less memory, but never none.
 constexpr size_t kMinDataBuffer = size_t{64} * 1024;
-constexpr size_t kMaxDataBuffer = size_t{1024} * 1024;
+constexpr size_t kMaxDataBuffer = migration::kMaxStateBytes;
+// A packet's place on the page channels counts as state, as in QEMU.
+constexpr uint64_t kPlaceBytes = 12;
 // Assumed for a device that can't tell, so that the downtime limit is not broken in silence.
 constexpr uint64_t kUnknownStopCopyBytes = 100ULL * 1024 * 1024 * 1024;
 
@@ -47,6 +52,7 @@ Result<> VfioMigration::save_prepare(SaveSession& session) {
 
 Result<> VfioMigration::save_setup(SaveSession& session, SaveStream& out) {
     saving_ = Saving{.attempt = &session, .buffer = {}, .left = {}};
+    MIG_TRY(const auto via, choose_channel(session.page_channels_take_state()));
     MIG_TRY(const auto features, session.peer_features());
     if (features.config_size && setup_.config != nullptr) {
         out.be64(record::kConfigSize);
@@ -54,14 +60,32 @@ Result<> VfioMigration::save_setup(SaveSession& session, SaveStream& out) {
     }
     out.be64(record::kSetupState);
     const auto size = worker_.run([this] { return setup_.io.stop_copy_bytes(); });
-    saving_.buffer.resize(
-        std::clamp<uint64_t>(size ? *size : kMaxDataBuffer, kMinDataBuffer, kMaxDataBuffer));
-    trace::vfio_save_setup(env_.trace, label_, saving_.buffer.size());
+    const uint64_t bytes =
+        std::clamp<uint64_t>(size ? *size : kMaxDataBuffer, kMinDataBuffer, kMaxDataBuffer);
+    saving_.buffer.resize(bytes);
+    MIG_TRY(saving_.writer, session.state_writer(*this, bytes, via));
+    saving_.early = features.state_early && via == StateWriter::Via::PageChannels;
+    trace::vfio_save_setup(env_.trace, label_, bytes);
     MIG_CHECK(worker_.run([this, mode = session.mode()] { return enter_setup_state(mode); }));
     adopt_session();
     refresh_precopy_info();
     out.be64(record::kEndOfState);
     return out.status();
+}
+
+// Asked once an attempt, on both sides: what is set later is for the next one.
+Result<StateWriter::Via> VfioMigration::choose_channel(bool page_channels) const {
+    switch (multifd_transfer_.load()) {
+        case OnOffAuto::Off: return StateWriter::Via::MainChannel;
+        case OnOffAuto::On:
+            if (page_channels) break;
+            return make_error(ErrorKind::Unsupported,
+                              "device {}: x-migration-multifd-transfer=on needs the capability "
+                              "multifd, and migration.send-switchover-start=on",
+                              label_);
+        case OnOffAuto::Auto: break;
+    }
+    return page_channels ? StateWriter::Via::PageChannels : StateWriter::Via::MainChannel;
 }
 
 // A running VM's device begins with pre-copy, a stopped VM's device waits in STOP. One that is
@@ -143,7 +167,12 @@ bool VfioMigration::is_active_iterate() {
 
 Result<IterateStatus> VfioMigration::save_live_iterate(SaveStream& out) {
     if (!session_is_alive()) {
-        MIG_CHECK(discard_dead_session(out));
+        MIG_TRY(const Former former, judge_former_session(true));
+        if (former == Former::Worthless && saving_.early) {
+            MIG_CHECK(saving_.writer->send(0, StatePacketKind::Discard));
+        } else if (former == Former::Worthless) {
+            out.be64(record::kDiscard);
+        }
         MIG_CHECK(worker_.run([this] { return open_pre_copy(); }));
         adopt_session();
         refresh_precopy_info();
@@ -159,7 +188,11 @@ Result<IterateStatus> VfioMigration::save_live_iterate(SaveStream& out) {
 
 Result<IterateStatus> VfioMigration::send_pre_copy_block(SaveStream& out, MigDataStream& stream) {
     trace::vfio_save_iterate_start(env_.trace, label_);
-    auto got = read_block(stream);
+    MutBytes room(saving_.buffer);
+    if (saving_.early) {
+        MIG_TRY(room, saving_.writer->room());
+    }
+    auto got = read_block(stream, room);
     if (!got) {
         const bool lives = worker_.run([this] { return state_.session_lives(saving_.session); });
         if (lives) {
@@ -177,7 +210,10 @@ Result<IterateStatus> VfioMigration::send_pre_copy_block(SaveStream& out, MigDat
         trace::vfio_save_block_precopy_empty_hit(env_.trace, label_);
         initial = dirty = 0;
     } else {
-        MIG_CHECK(put_block(out, *got));
+        MIG_CHECK(saving_.early ? saving_.writer->send(*got, StatePacketKind::Data)
+                                : put_block(out, ConstBytes(room).first(*got)));
+        count_sent(*got,
+                   saving_.early ? StateWriter::Via::PageChannels : StateWriter::Via::MainChannel);
         const uint64_t of_initial = std::min<uint64_t>(*got, initial);
         initial -= of_initial;
         dirty -= std::min<uint64_t>(*got - of_initial, dirty);
@@ -186,8 +222,7 @@ Result<IterateStatus> VfioMigration::send_pre_copy_block(SaveStream& out, MigDat
     if (saving_.attempt->capabilities().has(Capability::SwitchoverAck) && initial == 0 &&
         !saving_.initial_data_sent) {
         saving_.initial_data_sent = true;
-        trace::vfio_save_init_data_sent(env_.trace, label_);
-        out.be64(record::kInitDataSent);
+        MIG_CHECK(put_initial_data_sent(out));
     } else {
         out.be64(record::kEndOfState);
     }
@@ -195,27 +230,42 @@ Result<IterateStatus> VfioMigration::send_pre_copy_block(SaveStream& out, MigDat
     return initial == 0 && dirty == 0 ? IterateStatus::Done : IterateStatus::More;
 }
 
+Result<> VfioMigration::put_initial_data_sent(SaveStream& out) {
+    trace::vfio_save_init_data_sent(env_.trace, label_);
+    if (!saving_.early) {
+        out.be64(record::kInitDataSent);
+        return {};
+    }
+    out.be64(record::kEndOfState);
+    return saving_.writer->send(0, StatePacketKind::InitialDone);
+}
+
 // What the destination got of a session that ended must be forgotten before bytes of another.
-Result<> VfioMigration::discard_dead_session(SaveStream& out) {
-    if (saving_.sent_of_session == 0) return {};
+Result<VfioMigration::Former> VfioMigration::judge_former_session(bool can_discard) {
+    if (saving_.sent_of_session == 0) return Former::Nothing;
     const std::string why = state_.why_session_ended();
     trace::vfio_save_session_ended(env_.trace, label_, why);
     MIG_TRY(const auto features, saving_.attempt->peer_features());
-    if (!features.discard) {
+    if (!features.discard || !can_discard) {
         return make_error(ErrorKind::InvalidState,
                           "device {}: the state sent so far has become worthless ({}), and this "
                           "destination can't begin anew; migrate again, and leave the VM alone "
                           "meanwhile",
                           label_, why);
     }
-    out.be64(record::kDiscard);
     saving_.sent_of_session = 0;
+    return Former::Worthless;
+}
+
+// What is left went out as records before, or goes over other channels.
+Result<> VfioMigration::save_live_complete_precopy(SaveStream& out) {
+    out.be64(record::kEndOfState);
     return out.status();
 }
 
-Result<> VfioMigration::save_live_complete_precopy(SaveStream& out) {
-    util::ScopedSpan span(env_.timeline, label_, "save");
+Result<> VfioMigration::save_live_complete_precopy_thread(StateWriter& out) {
     trace::vfio_save_complete_precopy_start(env_.trace, label_);
+    util::ScopedSpan span(env_.timeline, label_, "save");
     MIG_CHECK(worker_.run([this] { return enter_stop_copy(); }));
     const MigSession session = state_.session();
     if (!session.stream) {
@@ -223,23 +273,47 @@ Result<> VfioMigration::save_live_complete_precopy(SaveStream& out) {
                           state_.why_session_ended());
     }
     if (!session_is_alive()) {
-        MIG_CHECK(discard_dead_session(out));
+        const bool same_way = saving_.early || out.via() == StateWriter::Via::MainChannel;
+        MIG_TRY(const Former former, judge_former_session(same_way));
+        if (former == Former::Worthless) MIG_CHECK(out.send(0, StatePacketKind::Discard));
         adopt_session();
     }
+    MIG_TRY(const uint64_t sent, send_image(out, *session.stream));
+    span.add_bytes(sent);
+    return out.via() == StateWriter::Via::PageChannels ? send_config(out) : Result<>();
+}
+
+Result<uint64_t> VfioMigration::send_image(StateWriter& out, MigDataStream& stream) {
     for (uint64_t sent = 0;;) {
-        MIG_TRY(const size_t got, read_block(*session.stream),
+        MIG_TRY(const MutBytes room, out.room());
+        MIG_TRY(const size_t got, read_block(stream, room),
                 "device {}: reading its state in {}, after {} bytes", label_,
                 vfio::to_string(state_.state()), saving_.sent_of_session);
         if (got == 0) {
             trace::vfio_save_complete_precopy(env_.trace, label_, sent);
-            break;
+            return sent;
         }
-        MIG_CHECK(put_block(out, got));
+        MIG_CHECK(out.send(got, StatePacketKind::Data));
+        count_sent(got, out.via());
         sent += got;
-        span.add_bytes(got);
     }
-    out.be64(record::kEndOfState);
-    return out.status();
+}
+
+Result<> VfioMigration::send_config(StateWriter& out) {
+    const util::ScopedSpan span(env_.timeline, label_, "config");
+    migration::MemorySink sink;
+    SaveStream body(sink);
+    MIG_CHECK(put_config(body));
+    MIG_CHECK(body.flush());
+    MIG_TRY(const MutBytes room, out.room());
+    if (sink.view().size() > room.size()) {
+        return make_error(ErrorKind::LimitExceeded,
+                          "device {}: {} bytes of configuration, one packet has {}", label_,
+                          sink.view().size(), room.size());
+    }
+    std::ranges::copy(sink.view(), room.begin());
+    shared_.count_sent(*status_, kPlaceBytes + sink.view().size());
+    return out.send(sink.view().size(), StatePacketKind::Config);
 }
 
 Result<> VfioMigration::enter_stop_copy() {
@@ -251,28 +325,50 @@ Result<> VfioMigration::enter_stop_copy() {
     return state_.set_state(MigState::StopCopy, "migration");
 }
 
-Result<size_t> VfioMigration::read_block(MigDataStream& stream) {
-    MIG_TRY(const MigDataStream::Read read, stream.read_some(saving_.buffer));
-    if (read.bytes > saving_.buffer.size()) {
+Result<size_t> VfioMigration::read_block(MigDataStream& stream, MutBytes into) {
+    MIG_TRY(const MigDataStream::Read read, stream.read_some(into));
+    if (read.bytes > into.size()) {
         return make_error(ErrorKind::Protocol, "the driver says it read {} bytes into {}",
-                          read.bytes, saving_.buffer.size());
+                          read.bytes, into.size());
     }
     return read.bytes;
 }
 
-// The buffer goes to the channel as it is, and is free again afterwards.
-Result<> VfioMigration::put_block(SaveStream& out, size_t bytes) {
-    out.be64(record::kDataState);
-    out.be64(bytes);
-    out.bytes_ref(ConstBytes(saving_.buffer).first(bytes));
-    saving_.sent_of_session += bytes;
-    trace::vfio_save_block(env_.trace, label_, bytes);
-    MIG_CHECK(out.flush());
-    shared_.count_sent(*status_, bytes);
-    return {};
+// The data go to the channel as they are, and have gone afterwards.
+Result<> VfioMigration::put_block(SaveStream& out, ConstBytes data) {
+    MIG_CHECK(save_state_block(out, StatePacketKind::Data, data));
+    return out.flush();
 }
 
+Result<> VfioMigration::save_state_block(SaveStream& out, StatePacketKind kind, ConstBytes data) {
+    if (kind == StatePacketKind::Discard) {
+        out.be64(record::kDiscard);
+        return out.status();
+    }
+    out.be64(record::kDataState);
+    out.be64(data.size());
+    out.bytes_ref(data);
+    return out.status();
+}
+
+void VfioMigration::count_sent(uint64_t bytes, StateWriter::Via via) {
+    saving_.sent_of_session += bytes;
+    trace::vfio_save_block(env_.trace, label_, bytes);
+    const uint64_t place = via == StateWriter::Via::PageChannels ? kPlaceBytes : 0;
+    shared_.count_sent(*status_, place + bytes);
+}
+
+// The FULL section. Over the page channels the configuration went as the last packet.
 Result<> VfioMigration::save_state(SaveStream& out) {
+    if (saving_.writer != nullptr && saving_.writer->via() == StateWriter::Via::PageChannels) {
+        const bool announced = setup_.properties.load_config_after_iter == OnOffAuto::On;
+        out.be64(announced ? record::kConfigLoadReady : record::kEndOfState);
+        return out.status();
+    }
+    return put_config(out);
+}
+
+Result<> VfioMigration::put_config(SaveStream& out) {
     const util::ScopedSpan span(env_.timeline, label_, "config");
     trace::vfio_save_device_config_state(env_.trace, label_);
     out.be64(record::kConfigState);

@@ -14,6 +14,7 @@
 #include "hw/vfio/dirty-tracking.h"
 #include "hw/vfio/migration-internal.h"
 #include "hw/vfio/migration-state.h"
+#include "hw/vfio/state-loader.h"
 #include "hw/vfio/vfio-device.h"
 #include "migration/savevm.h"
 #include "system/runstate.h"
@@ -22,6 +23,7 @@ namespace ferry::vfio {
 
 class VfioMigration final : public VfioDeviceMigration,
                             public migration::SaveVMHandlers,
+                            public migration::DeviceStateHandlers,
                             public system::VmChangeHandler,
                             private DeviceState::Listener {
  public:
@@ -45,6 +47,7 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<> join(const std::string& blocker);
 
     void device_was_reset() override;
+    void set_multifd_transfer(OnOffAuto value) override { multifd_transfer_ = value; }
 
     // SaveVMHandlers
     const migration::SectionId& section() const override { return section_; }
@@ -56,6 +59,7 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<migration::IterateStatus> save_live_iterate(migration::SaveStream& out) override;
     Result<> save_live_complete_precopy(migration::SaveStream& out) override;
     Sections sections() const override { return Sections::LiveAndFull; }
+    migration::DeviceStateHandlers* device_state() override { return this; }
     Result<> save_state(migration::SaveStream& out) override;
     void save_cleanup(Outcome outcome) noexcept override;
     Result<> load_setup(migration::LoadSession& session) override;
@@ -65,6 +69,11 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<> switchover_start() override;
     void load_validate(system::Done done) override;
     void load_cleanup(Outcome outcome) noexcept override;
+
+    // DeviceStateHandlers
+    Result<> save_live_complete_precopy_thread(migration::StateWriter& out) override;
+    Result<> save_state_block(migration::SaveStream& out, migration::StatePacketKind kind,
+                              ConstBytes data) override;
 
     // VmChangeHandler
     std::string_view name() const override { return label_; }
@@ -90,11 +99,19 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<> leave_saving_states();
     // Source, migration thread
     bool session_is_alive() const;
-    Result<> discard_dead_session(migration::SaveStream& out);
+    enum class Former : uint8_t { Nothing, Worthless };  // what was sent of a dead session
+    Result<Former> judge_former_session(bool can_discard);
     Result<migration::IterateStatus> send_pre_copy_block(migration::SaveStream& out,
                                                          MigDataStream& stream);
-    Result<size_t> read_block(MigDataStream& stream);
-    Result<> put_block(migration::SaveStream& out, size_t bytes);
+    Result<migration::StateWriter::Via> choose_channel(bool page_channels) const;
+    Result<size_t> read_block(MigDataStream& stream, MutBytes into);
+    Result<> put_block(migration::SaveStream& out, ConstBytes data);
+    Result<> put_initial_data_sent(migration::SaveStream& out);
+    void count_sent(uint64_t bytes, migration::StateWriter::Via via);
+    Result<> put_config(migration::SaveStream& out);
+    // Source, save thread
+    Result<uint64_t> send_image(migration::StateWriter& out, MigDataStream& stream);
+    Result<> send_config(migration::StateWriter& out);
     void adopt_session();
     void refresh_precopy_info();
 
@@ -105,6 +122,19 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<> load_config_size(migration::LoadStream& in);
     Result<> load_init_data_sent();
     Result<> load_discard();
+    Result<> load_config_load_ready();
+    Result<> queue_data(migration::LoadStream& in, uint64_t bytes);
+    Result<> end_image();
+    void open_queue();
+    Result<> check_channel(std::string_view what) const;
+    Error channel_error(std::string_view what) const;
+    Result<std::shared_ptr<MigDataStream>> open_stream() const;
+    Result<> read_config(migration::LoadStream& in);
+    // Destination, load thread or loader
+    Result<> approve_switchover();
+    Result<> begin_anew();
+    // Destination, loader
+    Result<> load_packet(const StateLoader::Packet& packet);
     Result<> end_of_state_follows(migration::LoadStream& in, std::string_view after);
     // Destination, worker
     Result<> enter_resuming();
@@ -114,9 +144,11 @@ class VfioMigration final : public VfioDeviceMigration,
     // What the migration thread remembers between save_setup and save_cleanup.
     struct Saving {
         migration::SaveSession* attempt = nullptr;
-        std::vector<std::byte> buffer;
-        uint64_t session = 0;          // the data session that is being sent
-        uint64_t sent_of_session = 0;  // bytes
+        migration::StateWriter* writer = nullptr;
+        bool early = false;             // pre-copy data go where the last state goes
+        std::vector<std::byte> buffer;  // for those that go by main channel
+        uint64_t session = 0;           // the data session that is being sent
+        uint64_t sent_of_session = 0;   // bytes
         PrecopyInfo left;
         bool initial_data_sent = false;  // one consent to switch over per device is enough
         bool size_failure_told = false;
@@ -124,14 +156,19 @@ class VfioMigration final : public VfioDeviceMigration,
     // What the load thread remembers between load_setup and load_cleanup.
     struct Loading {
         migration::LoadSession* attempt = nullptr;
+        migration::StateQueue* queue = nullptr;
+        migration::StateWriter::Via via = migration::StateWriter::Via::MainChannel;
         uint64_t session = 0;
+        bool queue_open = false;      // the loader has the device's stream, nobody else
         bool image_complete = false;  // the END section came
-        bool config_begun = false;
-        bool config_loaded = false;
+        bool config_load_ready = false;
+        enum class Config : uint8_t { Awaited, Read, Begun } config = Config::Awaited;
         bool switchover_approved = false;
+        std::unique_ptr<StateLoader> loader;
     };
 
     Setup setup_;
+    std::atomic<OnOffAuto> multifd_transfer_;
     const std::string label_;
     util::Env& env_;
     util::Worker& worker_;

@@ -27,8 +27,8 @@
 
 namespace ferry::vfio {
 
-// Guest accesses come from any thread but the loop's; save_config() and load_config() from the
-// migration's; interrupts from the loop.
+// Guest accesses come from any thread but the loop's; save_config() and read_config() from the
+// migration's, apply_config() from the device's worker; interrupts from the loop.
 class PciFunction final : public pci::PciDevice, public VfioConfigState {
  public:
     struct Setup {
@@ -75,7 +75,8 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
 
     uint32_t config_bytes() const override;
     void save_config(migration::SaveStream& out) override;
-    Result<> load_config(migration::LoadStream& in) override;
+    Result<> read_config(migration::LoadStream& in) override;
+    Result<> apply_config() override;
     Result<> forget_config() override { return power_on(); }
 
  private:
@@ -151,6 +152,7 @@ class PciFunction final : public pci::PciDevice, public VfioConfigState {
     std::function<void()> was_reset_;
     std::shared_ptr<IrqWiring> irqs_;
     std::optional<BarMappings> mapped_;      // used by who settles
+    Loaded loaded_;                          // read, not applied yet
     util::Registration run_state_listener_;  // loop thread
 
     mutable std::mutex mutex_;  // all below; never held across a call of driver, sink or loop

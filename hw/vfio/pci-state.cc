@@ -111,8 +111,13 @@ Result<PciFunction::Loaded> PciFunction::read_state(migration::LoadStream& in) c
     return loaded;
 }
 
-Result<> PciFunction::load_config(migration::LoadStream& in) {
-    MIG_TRY(const Loaded loaded, read_state(in), "PCI state");
+Result<> PciFunction::read_config(migration::LoadStream& in) {
+    MIG_TRY(loaded_, read_state(in), "PCI state");
+    return {};
+}
+
+Result<> PciFunction::apply_config() {
+    const Loaded loaded = std::exchange(loaded_, {});
     uint32_t kind = kPciIrqKinds;
     {
         const std::lock_guard lock(mutex_);

@@ -42,6 +42,7 @@ class PciDeviceImpl final : public VfioPciDevice {
     const VfioVm& vm() const { return vm_; }
 
     void reset(system::Done done) override;
+    void set_multifd_transfer(OnOffAuto value) override { migration_->set_multifd_transfer(value); }
     const VfioIdentity& identity() const override { return identity_; }
     VfioDeviceIo& io() override { return *io_; }
     pci::PciDevice& function() override { return *function_; }

@@ -77,7 +77,6 @@ struct Parameters {
 // Who looks for pages of zeros: nobody, the migration thread, or the threads of multifd.
 enum class ZeroPageDetection : uint8_t { None, Legacy, Multifd };
 
-
 struct ParameterInfo {
     std::string_view name;
     uint64_t Parameters::* value;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "migration/capabilities.h"
+#include "migration/device-state.h"
 #include "migration/stream-options.h"
 #include "migration/stream.h"
 #include "migration/vmstate.h"
@@ -26,6 +27,7 @@ namespace ferry::migration {
 
 class MultifdSender;
 class MultifdReceiver;
+class SaveVMHandlers;
 
 struct SectionId {
     std::string idstr;  // 1..127 bytes, e.g. "0000:00:03.0/vfio"
@@ -44,13 +46,17 @@ struct PeerFeatures {
     bool discard = false;      // a device's session may be begun anew
     bool reason = false;       // the destination says why it failed
     bool config_size = false;  // a device's configuration is announced by its size
+    bool state_early = false;  // device state on page channels before the switchover, too
+    bool state_parts = false;  // the devices' last state in turn, in PART sections
 
     PeerFeatures common_with(PeerFeatures other) const {
         return {.handover = handover && other.handover,
                 .heartbeat = heartbeat && other.heartbeat,
                 .discard = discard && other.discard,
                 .reason = reason && other.reason,
-                .config_size = config_size && other.config_size};
+                .config_size = config_size && other.config_size,
+                .state_early = state_early && other.state_early,
+                .state_parts = state_parts && other.state_parts};
     }
 };
 
@@ -69,6 +75,12 @@ class SaveSession {
     // RAM's: the page channels; null without capability multifd. From setup to the end.
     virtual MultifdSender* multifd() = 0;
     virtual const StreamOptions& stream_options() const = 0;
+    // Whether page channels are there that device state may use.
+    virtual bool page_channels_take_state() const = 0;
+    // save_setup: how this handler's state leaves, in packets of up to `bytes`. Lives until
+    // save_cleanup.
+    virtual Result<StateWriter*> state_writer(SaveVMHandlers& handlers, size_t bytes,
+                                              StateWriter::Via via) = 0;
 };
 
 // The attempt as the destination's handlers see it.
@@ -77,11 +89,16 @@ class LoadSession {
     virtual ~LoadSession() = default;
     virtual const Capabilities& capabilities() const = 0;
     virtual PeerFeatures peer_features() const = 0;
-    // One handler's consent to switch over (switchover-ack). Load thread.
+    // One handler's consent to switch over (switchover-ack). Any thread.
     virtual Result<> approve_switchover() = 0;
     // RAM's, as at the source.
     virtual MultifdReceiver* multifd() = 0;
     virtual const StreamOptions& stream_options() const = 0;
+    virtual bool page_channels_take_state() const = 0;
+    // load_setup: where this handler's state comes in, of which at most `limit` bytes wait. Lives
+    // until load_cleanup.
+    virtual StateQueue& state_queue(const SectionId& section, uint64_t limit,
+                                    StateWriter::Via via) = 0;
 };
 
 // An Error ends the attempt; only *_cleanup() follows it. All sizes are bytes.
@@ -107,6 +124,8 @@ class SaveVMHandlers {
         OneShot,      // the FULL one alone, like a plain device's
     };
     virtual Sections sections() const = 0;
+    // Who has state beside its sections; constant.
+    virtual DeviceStateHandlers* device_state() { return nullptr; }
     virtual Result<> save_state(SaveStream& out) = 0;  // the FULL section's body
     enum class Outcome : uint8_t { Completed, Failed };
     virtual void save_cleanup(

@@ -31,8 +31,13 @@ constexpr std::string_view kCommonHelp =
     "                         off: all RAM goes again in the last pass; default on\n"
     "  x-device-dirty-page-tracking=<on/off>\n"
     "                         off: do not ask the device what it wrote; default on\n"
-    "  x-migration-multifd-transfer=<auto/off>\n"
-    "                         of its state over the other channels; not there yet\n"
+    "  x-migration-multifd-transfer=<on/off/auto>\n"
+    "                         its state over the channels of multifd; auto: where there are any\n"
+    "  x-migration-load-config-after-iter=<on/off/auto>\n"
+    "                         tell the destination when to load its configuration, as QEMU on Arm\n"
+    "                         does; the same on both sides; auto: off\n"
+    "  x-migration-max-queued-buffers-size=<size>\n"
+    "                         of its state that waits to be loaded; 64M for all devices together\n"
     "  migration-events=<bool>  VFIO_MIGRATION events; default off\n"
     "  skip-vsc-check=<bool>\n"
     "                         off: vendor capabilities must be equal; default on\n";
@@ -51,14 +56,6 @@ Result<vfio::OnOffAuto> take_on_off_auto(SubOptions& properties, std::string_vie
     return value;
 }
 
-// State goes over the main channel, whatever is asked: only what that satisfies is accepted.
-Result<> check_multifd_transfer(vfio::OnOffAuto value) {
-    if (value != vfio::OnOffAuto::On) return {};
-    return make_error(ErrorKind::Unsupported,
-                      "x-migration-multifd-transfer=on needs the capability multifd, which is not "
-                      "there: use auto or off");
-}
-
 Result<vfio::VfioProperties> take_vfio_properties(SubOptions& from) {
     vfio::VfioProperties to;
     MIG_TRY(to.enable_migration, take_on_off_auto(from, "enable-migration", to.enable_migration));
@@ -67,6 +64,12 @@ Result<vfio::VfioProperties> take_vfio_properties(SubOptions& from) {
         take_on_off_auto(from, "x-pre-copy-dirty-page-tracking", to.pre_copy_dirty_page_tracking));
     MIG_TRY(to.device_dirty_page_tracking,
             take_on_off_auto(from, "x-device-dirty-page-tracking", to.device_dirty_page_tracking));
+    MIG_TRY(to.multifd_transfer,
+            take_on_off_auto(from, "x-migration-multifd-transfer", to.multifd_transfer));
+    MIG_TRY(to.load_config_after_iter, take_on_off_auto(from, "x-migration-load-config-after-iter",
+                                                        to.load_config_after_iter));
+    MIG_TRY(const auto queued, from.take_size("x-migration-max-queued-buffers-size"));
+    to.max_queued_buffers_size = queued.value_or(to.max_queued_buffers_size);
     MIG_TRY(const auto events, from.take_switch("migration-events"));
     if (events != Switch::Unset) to.migration_events = events == Switch::On;
     for (const std::string_view key : {"x-skip-vsc-check", "skip-vsc-check"}) {
@@ -166,10 +169,10 @@ Devices::Device* Devices::find_arriving(std::string_view id) const {
 }
 
 Result<> Devices::set_multifd_transfer(std::string_view qom_path, vfio::OnOffAuto value) {
-    MIG_CHECK(check_multifd_transfer(value));
     for (const auto& device : devices_) {
         if (device->info.qom_path != qom_path) continue;
-        device->info.multifd_transfer = value;
+        device->info.properties.multifd_transfer = value;
+        device->pci->set_multifd_transfer(value);
         return {};
     }
     return make_error(ErrorKind::InvalidArgument, "Device '{}' not found", qom_path);
@@ -221,9 +224,6 @@ Result<Devices::Plan> Devices::plan(const DeviceOptions& options) {
         MIG_TRY(info.address, free_address(), "{}", context);
     }
     MIG_TRY(info.properties, take_vfio_properties(properties));
-    MIG_TRY(info.multifd_transfer,
-            take_on_off_auto(properties, "x-migration-multifd-transfer", vfio::OnOffAuto::Auto));
-    MIG_CHECK(check_multifd_transfer(info.multifd_transfer), "{}", context);
     properties.set_context(options.driver);  // what follows names the whole option itself
     if (const auto script = properties.take("x-fault")) {
         MIG_TRY(device->faults, vfio::FaultControl::parse(*script), "{}: x-fault", context);

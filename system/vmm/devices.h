@@ -32,7 +32,6 @@ struct DeviceInfo {
     std::string qom_path;
     pci::PciAddress address;
     vfio::VfioProperties properties;
-    vfio::OnOffAuto multifd_transfer = vfio::OnOffAuto::Auto;  // x-migration-multifd-transfer
     std::vector<SubOptions::Pair> given;                       // as written
     std::array<uint64_t, 6> bar_bytes = {};                    // 0: there is no such BAR
     enum class Plugged : bool { AtStart, Later } plugged = Plugged::AtStart;

@@ -25,6 +25,9 @@ QomProperty text(std::string name, std::string value) {
 QomProperty flag(std::string name, bool value) {
     return {std::move(name), "bool", value};
 }
+QomProperty size(std::string name, uint64_t value) {
+    return {std::move(name), "size", value};
+}
 QomProperty at_start(QomProperty property) {
     property.fixed = QomProperty::Fixed::AtStart;
     return property;
@@ -59,7 +62,7 @@ Result<> expect(const Json& value, JsonType type, const std::string& name) {
 
 QomProperty multifd_transfer(Vm& vm, const DeviceInfo& device) {
     const std::string name = "x-migration-multifd-transfer";
-    QomProperty property = on_off_auto(name, device.multifd_transfer);
+    QomProperty property = on_off_auto(name, device.properties.multifd_transfer);
     property.set = [&vm, name, path = device.qom_path](const Json& value) -> Result<> {
         MIG_CHECK(expect(value, JsonType::String, name));
         const auto wanted = on_off_auto_from_text(value.get<std::string>());
@@ -90,6 +93,8 @@ std::vector<QomProperty> device_properties(Vm& vm, const DeviceInfo& device) {
     fixed(flag("migration-events", vfio.migration_events));
     fixed(flag("skip-vsc-check", vfio.skip_vsc_check));
     list.back().other_name = "x-skip-vsc-check";
+    fixed(on_off_auto("x-migration-load-config-after-iter", vfio.load_config_after_iter));
+    fixed(size("x-migration-max-queued-buffers-size", vfio.max_queued_buffers_size));
     list.push_back(multifd_transfer(vm, device));
     for (const SubOptions::Pair& pair : device.given) {
         const bool known =

@@ -5,7 +5,7 @@ import os
 import socket
 
 from harness.qmp import QmpError
-from harness.vmm import VmmTestCase, migrate, start_migration, workload
+from harness.vmm import VmmTestCase, device, migrate, start_migration, workload
 
 
 def channels(count, *vmms):
@@ -115,3 +115,74 @@ class Multifd(VmmTestCase):
         self.assert_refused("Multifd must be set before incoming starts", dst,
                             "migrate-set-capabilities",
                             capabilities=[{"capability": "multifd", "state": True}])
+
+
+class DeviceState(VmmTestCase):
+    """Of devices, over the page channels."""
+
+    SLOTS = (3, 4, 5)
+
+    def device_pair(self, **properties):
+        words = [word for slot in self.SLOTS
+                 for word in device("vfio-pci-soft", id=f"d{slot}", addr=slot, x_state_size="2M",
+                                    **properties)]
+        src, dst = self.enterContext(self.pair(*words, memory="32M", backed=True,
+                                               destination=["-S"]))
+        for slot in self.SLOTS:
+            src.test_device(slot).setup().fill(slot)
+        return src, dst
+
+    def check_moved(self, src, dst):
+        start_migration(src, dst)
+        src.wait_migration()
+        dst.wait_migration()
+        self.assert_same_memory(src, dst)
+        for slot in self.SLOTS:
+            there, moved = dst.test_device(slot), src.test_device(slot)
+            for one in (there, moved):
+                one.bars = {0: (0xE0000000 + (slot << 20), 0x4000)}
+            self.assertEqual(there.digest(), moved.digest())
+
+    def test_goes_over_the_page_channels(self):
+        for number, pre_copy in enumerate(("on", "off")):
+            src, dst = self.device_pair(x_pre_copy=pre_copy)
+            for vmm in (src, dst):
+                channels(2 + number, vmm)
+                vmm.set_capabilities("return-path")
+            self.check_moved(src, dst)
+            self.assertGreaterEqual(src.cmd("query-migrate")["vfio"]["transferred"], 3 * (2 << 20))
+
+    def test_goes_over_the_main_channel_beside_the_pages(self):
+        src, dst = self.device_pair(x_migration_multifd_transfer="off")
+        for vmm in (src, dst):
+            channels(2, vmm)
+        self.check_moved(src, dst)
+
+    def test_is_switched_while_the_vm_runs(self):
+        src, dst = self.device_pair()
+        for vmm in (src, dst):
+            channels(2, vmm)
+            for slot in self.SLOTS:
+                vmm.cmd("qom-set", path=f"d{slot}", property="x-migration-multifd-transfer",
+                        value="off")
+        self.check_moved(src, dst)
+
+    def test_both_sides_must_agree(self):
+        src, dst = self.device_pair()
+        for vmm in (src, dst):
+            channels(2, vmm)
+            vmm.set_capabilities("return-path")
+        dst.cmd("qom-set", path="d4", property="x-migration-multifd-transfer", value="off")
+        start_migration(src, dst, exit_on_error=False)
+        src.wait_migration("failed")
+        src.wait_run_state("running")
+        self.assertIn("x-migration-multifd-transfer must be the same on both sides",
+                      src.cmd("query-migrate")["error-desc"])
+
+    def test_on_without_the_channels_is_refused_at_the_setup(self):
+        src, dst = self.device_pair(x_migration_multifd_transfer="on")
+        start_migration(src, dst, exit_on_error=False)
+        src.wait_migration("failed")
+        src.wait_run_state("running")
+        self.assertIn("x-migration-multifd-transfer=on needs the capability multifd",
+                      src.cmd("query-migrate")["error-desc"])

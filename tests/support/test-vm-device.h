@@ -44,6 +44,8 @@ class TestVmDevice final : public VmDevice {
     vfio::MigState real_state() override;
     vfio::FaultControl& faults() override { return *faults_; }
     void change_state(uint64_t bytes) { model_->change_state(bytes); }
+    // Loop thread: of its state, from the next migration on.
+    void set_multifd_transfer(vfio::OnOffAuto value) { migration_->set_multifd_transfer(value); }
     // As the guest would.
     Result<> reset();
 

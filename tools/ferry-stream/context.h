@@ -72,6 +72,8 @@ class Context {
     uint64_t page_size = kDefaultPageSize;
     enum class Layout : uint8_t { Plain, IgnoreShared, MappedRam } ram_layout = Layout::Plain;
     enum class Hello : uint8_t { None, Said } hello = Hello::None;
+    uint16_t hello_features = 0;
+    bool hello_offers(uint16_t feature) const { return (hello_features & feature) != 0; }
     enum class Postcopy : uint8_t { No, Advised, Begun } postcopy = Postcopy::No;
 
  private:

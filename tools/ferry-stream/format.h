@@ -38,6 +38,8 @@ inline constexpr uint64_t kDiscard = 0xffffffffef1000f1;
 inline constexpr uint64_t kConfigSize = 0xffffffffef1000f2;
 }  // namespace vfio
 
+// A feature of the lower half: DATA in PART sections after the switchover.
+inline constexpr uint16_t kHelloStateParts = 64;
 // Ferry's hello: the upper half of the value of the second PING.
 inline constexpr uint32_t kHelloMark = 0x4645;
 

@@ -69,6 +69,7 @@ Result<> StreamReader::read_ping(uint64_t at, Node& node) {
         node.text("hello", fmt::format("features {:#06x}", value & 0xffff));
         if (pings_ == 1) {
             context_.hello = Context::Hello::Said;
+            context_.hello_features = static_cast<uint16_t>(value);
         } else {
             context_.findings.problem(at, "hello", "the hello is not the second PING");
         }

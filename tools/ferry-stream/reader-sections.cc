@@ -135,7 +135,8 @@ void StreamReader::check_order(SectionKind kind, uint64_t at) {
     switch (kind) {
         case SectionKind::Start: check_start_order(at); break;
         case SectionKind::Part:
-            if (switchover_at_ && context_.postcopy != Context::Postcopy::Begun) {
+            if (switchover_at_ && context_.postcopy != Context::Postcopy::Begun &&
+                !context_.hello_offers(kHelloStateParts)) {
                 context_.findings.problem(at, "order", "PART after SWITCHOVER_START");
             }
             if (!first_part_at_) first_part_at_ = at;

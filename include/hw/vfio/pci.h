@@ -65,6 +65,9 @@ class VfioPciDevice {
     // off.
     virtual void reset(system::Done done) = 0;
 
+    // x-migration-multifd-transfer, from the next migration on. Loop thread.
+    virtual void set_multifd_transfer(OnOffAuto value) = 0;
+
     virtual const VfioIdentity& identity() const = 0;
     virtual VfioDeviceIo& io() = 0;  // any thread
     virtual pci::PciDevice& function() = 0;

@@ -32,17 +32,28 @@ struct VfioProperties {
     OnOffAuto device_dirty_page_tracking = OnOffAuto::On;    // x-device-dirty-page-tracking
     bool migration_events = false;
     bool skip_vsc_check = true;
+    // Whether its state goes over the page channels of multifd (x-migration-multifd-transfer).
+    OnOffAuto multifd_transfer = OnOffAuto::Auto;
+    // Only then is the configuration announced in its place among the sections
+    // (x-migration-load-config-after-iter); auto: off.
+    OnOffAuto load_config_after_iter = OnOffAuto::Auto;
+    // Bytes of its state that wait at the destination; the session's limit holds all the same
+    // (x-migration-max-queued-buffers-size).
+    uint64_t max_queued_buffers_size = UINT64_MAX;
 };
 
 // The state the VMM itself keeps for a device: configuration space, interrupts. The body of the
-// config record; load_config also makes it take effect (COMMAND, interrupts), while RESUMING.
+// config record.
 class VfioConfigState {
  public:
     virtual ~VfioConfigState() = default;
     // Bytes of that body, constant. The body does not tell; where the peer can, both sides compare.
     virtual uint32_t config_bytes() const = 0;
     virtual void save_config(migration::SaveStream& out) = 0;
-    virtual Result<> load_config(migration::LoadStream& in) = 0;
+    // Reads and checks a body, and keeps it for apply_config(). Load thread.
+    virtual Result<> read_config(migration::LoadStream& in) = 0;
+    // What was read takes effect (COMMAND, interrupts). The device's worker, while RESUMING.
+    virtual Result<> apply_config() = 0;
     // After a load that came to nothing: as at power-on, without interrupts. The device itself has
     // been reset, if it could be. On the device's worker.
     virtual Result<> forget_config() = 0;
@@ -102,6 +113,8 @@ class VfioDeviceMigration {
         util::Worker& worker, VfioConfigState* config, Result<VfioMigrationFindings> found);
     // Unregisters, re-judges the other devices, and waits until the worker is through with it.
     virtual ~VfioDeviceMigration() = default;
+    // Acts from the next migration on. Main loop thread.
+    virtual void set_multifd_transfer(OnOffAuto value) = 0;
     // The guest or the machine reset the device behind migration's back. Any thread; doesn't wait.
     virtual void device_was_reset() = 0;
 };

@@ -42,10 +42,36 @@ hw::TestDeviceConfig small_device() {
     return config;
 }
 
+void use_page_channels(Side& side, size_t channels) {
+    ASSERT_TRUE(side.vm.on_loop([&] {
+        migration::Parameters changed = side.vm.migration->parameters();
+        changed.multifd_channels = channels;
+        return side.vm.migration->set_parameters(changed);
+    }));
+    ASSERT_TRUE(side.vm.set_capability(migration::Capability::Multifd));
+}
+
 void begin_migration(Side& src, Side& dst) {
+    const auto page_channels = [](const Side& side) -> size_t {
+        const auto& of = *side.vm.migration;
+        return of.capabilities().has(migration::Capability::Multifd)
+                   ? of.parameters().multifd_channels
+                   : 0;
+    };
     auto [a, b] = migration::make_memory_channel_pair();
-    ASSERT_TRUE(dst.vm.incoming(std::move(b)));
-    ASSERT_TRUE(src.vm.migrate(std::move(a)));
+    std::vector<std::unique_ptr<migration::MigrationChannel>> src_pages;
+    std::vector<std::unique_ptr<migration::MigrationChannel>> dst_pages;
+    for (size_t i = 0; i < page_channels(src); ++i) {
+        auto [from, to] = migration::make_memory_channel_pair("page-" + std::to_string(i));
+        src_pages.push_back(std::move(from));
+        dst_pages.push_back(std::move(to));
+    }
+    ASSERT_TRUE(dst.vm.on_loop([&] {
+        return dst.vm.migration->migrate_incoming(std::move(b), migration::ExitOnError::No,
+                                                  std::move(dst_pages));
+    }));
+    ASSERT_TRUE(src.vm.on_loop(
+        [&] { return src.vm.migration->migrate(std::move(a), std::move(src_pages)); }));
 }
 
 void finish_migration(Side& src, Side& dst) {

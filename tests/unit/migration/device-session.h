@@ -38,7 +38,9 @@ struct SoftSide final : Side {
 
 hw::TestDeviceConfig small_device();
 
-// Starts both ends over a memory channel.
+// From the next migration on; before it, on both sides.
+void use_page_channels(Side& side, size_t channels);
+// Starts both ends over memory channels.
 void begin_migration(Side& src, Side& dst);
 void finish_migration(Side& src, Side& dst);
 

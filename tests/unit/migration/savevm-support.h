@@ -14,6 +14,7 @@
 
 #include "migration/ram.h"
 #include "migration/savevm.h"
+#include "migration/state-inbox.h"
 #include "system/memory.h"
 #include "tests/support/test-env.h"
 #include "tests/support/test-loop.h"
@@ -89,6 +90,11 @@ class FakeSaveSession final : public migration::SaveSession {
     bool round_is_full() const override { return full; }
     migration::MultifdSender* multifd() override { return nullptr; }
     const migration::StreamOptions& stream_options() const override { return stream_; }
+    bool page_channels_take_state() const override { return false; }
+    Result<migration::StateWriter*> state_writer(SaveVMHandlers&, size_t,
+                                                 migration::StateWriter::Via) override {
+        return make_error(ErrorKind::Unsupported, "no device state in these tests");
+    }
 
     bool full = false;
 
@@ -100,6 +106,11 @@ class FakeSaveSession final : public migration::SaveSession {
 
 class FakeLoadSession final : public migration::LoadSession {
  public:
+    bool page_channels_take_state() const override { return false; }
+    migration::StateQueue& state_queue(const migration::SectionId& section, uint64_t limit,
+                                       migration::StateWriter::Via via) override {
+        return inbox_.add(section, limit, migration::StateKinds::DataAndConfig, via);
+    }
     const migration::Capabilities& capabilities() const override { return capabilities_; }
     migration::PeerFeatures peer_features() const override { return {}; }
     Result<> approve_switchover() override { return {}; }
@@ -109,6 +120,7 @@ class FakeLoadSession final : public migration::LoadSession {
  private:
     migration::Capabilities capabilities_;
     migration::StreamOptions stream_;
+    migration::StateInbox inbox_{0, {}};
 };
 
 // Writes down what the element loop asks for.

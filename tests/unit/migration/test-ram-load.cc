@@ -118,7 +118,8 @@ TEST(RamLoad, OnlyOneKnownFlagIsAccepted) {
 }
 
 TEST(RamLoad, PageOutsideOfItsBlockIsRefused) {
-    expect_refused(with(kList, "0000000000004008 02 'm0'"), "offset 0x4000 is no page's, or lies outside");
+    expect_refused(with(kList, "0000000000004008 02 'm0'"),
+                   "offset 0x4000 is no page's, or lies outside");
     expect_refused(with(kList, "fffffffffffff008 02 'm0'"), "lies outside of block");
     expect_refused(with(kList, "0000000000004002 02 'm1' 00"), "lies outside of block");
 }

@@ -60,11 +60,12 @@ Rules both(Rules some, const Rules& others) {
 
 class DeviceFailures : public testing::Test {
  protected:
-    void sweep(Role disturbed, RunState was, Rules rules) {
+    void sweep(Role disturbed, RunState was, Rules rules, size_t page_channels = 0) {
         FailureSweep({.make_side =
-                          [this](RunState initial) {
+                          [this, page_channels](RunState initial) {
                               auto side = std::make_unique<SoftSide>(
                                   clock_, initial, std::vector(2, small_device()));
+                              if (page_channels != 0) use_page_channels(*side, page_channels);
                               if (initial == RunState::PreLaunch) side->a().change_state(100'000);
                               return side;
                           },
@@ -92,6 +93,24 @@ TEST_F(DeviceFailures, AtTheDestinationLeaveTheVmRunningUntilItIsHandedOver) {
 
 TEST_F(DeviceFailures, AtTheDestinationLeaveAPausedVmPaused) {
     sweep(Role::Destination, RunState::Paused, kLoad);
+}
+
+// The same with the devices' state on page channels, by other threads.
+
+TEST_F(DeviceFailures, AtTheSourceWithPageChannelsLeaveTheVmRunning) {
+    sweep(Role::Source, RunState::Running, both(kFromPreCopy, kAlways), 2);
+}
+
+TEST_F(DeviceFailures, AtTheSourceWithPageChannelsLeaveAPausedVmPaused) {
+    sweep(Role::Source, RunState::Paused, both(kFromStop, kAlways), 1);
+}
+
+TEST_F(DeviceFailures, AtTheDestinationWithPageChannelsLeaveTheVmRunningUntilItIsHandedOver) {
+    sweep(Role::Destination, RunState::Running, both(kStart, kLoad), 2);
+}
+
+TEST_F(DeviceFailures, AtTheDestinationWithPageChannelsLeaveAPausedVmPaused) {
+    sweep(Role::Destination, RunState::Paused, kLoad, 3);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "migration/multifd-packet.h"
+#include "migration/state-packet.h"
 #include "tests/support/fault-channel.h"
 #include "tests/support/test-vm.h"
 #include "util/wire.h"
@@ -301,6 +302,28 @@ TEST_F(MultifdSessionTest, AsManyChannelsAsTheParameterSays) {
 }
 
 // --- a source that means no good
+
+TEST_F(MultifdSessionTest, HostileDeviceState) {
+    const auto state = [this](std::string_view device, uint32_t bytes, size_t sent) {
+        StatePacketBegin raw{};
+        put_state_packet(raw, {.idstr = device, .instance_id = 0, .data_bytes = bytes},
+                         {.index = 0, .kind = StatePacketKind::Data});
+        std::vector<std::byte> out = init();
+        out.insert(out.end(), raw.begin(), raw.end());
+        out.resize(out.size() + sent, std::byte{0x5a});
+        return out;
+    };
+    EXPECT_NE(hostile(state("0000:00:05.0/vfio", 4, 4))
+                  .find("state of a device '0000:00:05.0/vfio' instance 0, which does not exist"),
+              std::string::npos)
+        << dst->error_desc();
+    EXPECT_NE(hostile(state("d", 0x7fffffff, 4)).find("the limit is 1048576"), std::string::npos)
+        << dst->error_desc();
+    auto cut = state("d", 4, 0);
+    cut.resize(cut.size() - 2);
+    EXPECT_NE(hostile(cut).find("closed 2 bytes before a packet's end"), std::string::npos)
+        << dst->error_desc();
+}
 
 TEST_F(MultifdSessionTest, HostileInit) {
     EXPECT_NE(hostile(std::vector<std::byte>(64)).find("page channel 0: its first packet: "),

@@ -11,8 +11,14 @@ constexpr size_t kDevices = 4;
 class ParallelDevices : public DeviceSessionTest {
  protected:
     // `call`, on the side that `side` chooses, of all devices at one moment.
-    void expect_all_at_once(const std::string& call, std::unique_ptr<SoftSide>& side) {
-        make_pair(std::vector(kDevices, small_device()));
+    void expect_all_at_once(const std::string& call, std::unique_ptr<SoftSide>& side,
+                            const hw::TestDeviceConfig& config = small_device(),
+                            size_t page_channels = 0) {
+        make_pair(std::vector(kDevices, config));
+        if (page_channels != 0) {
+            use_page_channels(*src, page_channels);
+            use_page_channels(*dst, page_channels);
+        }
         for (const auto& device : side->devices) device->faults().hold(call);
         begin();
         EXPECT_TRUE(side->wait_until_held(kDevices)) << call;
@@ -32,6 +38,33 @@ TEST_F(ParallelDevices, StopTogether) {
 
 TEST_F(ParallelDevices, TellTogetherWhatTheyWrote) {
     expect_all_at_once("report dma log", src);
+}
+
+// All of it goes while the VM stands still.
+hw::TestDeviceConfig without_pre_copy() {
+    hw::TestDeviceConfig config = small_device();
+    config.caps.pre_copy = false;
+    return config;
+}
+
+TEST_F(ParallelDevices, AreSavedTogether) {
+    expect_all_at_once("read state", src, without_pre_copy());
+}
+
+TEST_F(ParallelDevices, AreLoadedTogether) {
+    expect_all_at_once("write state", dst, without_pre_copy());
+}
+
+TEST_F(ParallelDevices, AreSavedTogetherOverOnePageChannel) {
+    expect_all_at_once("read state", src, without_pre_copy(), 1);
+}
+
+TEST_F(ParallelDevices, AreLoadedTogetherOverOnePageChannel) {
+    expect_all_at_once("write state", dst, without_pre_copy(), 1);
+}
+
+TEST_F(ParallelDevices, AreLoadedTogetherOverFourPageChannels) {
+    expect_all_at_once("write state", dst, without_pre_copy(), 4);
 }
 
 TEST_F(ParallelDevices, ValidateTogether) {

@@ -17,9 +17,14 @@ using migration::SaveStream;
 using system::Done;
 using system::RunState;
 
-Result<> FakeConfig::load_config(LoadStream& in) {
+Result<> FakeConfig::read_config(LoadStream& in) {
+    MIG_TRY(read, in.be32());
+    return {};
+}
+
+Result<> FakeConfig::apply_config() {
     if (loading) loading();
-    MIG_TRY(value, in.be32());
+    value = read;
     return {};
 }
 
@@ -164,8 +169,19 @@ Result<std::vector<Bytes>> Sender::iterate() {
     return bodies;
 }
 
+// As a session does: the device's thread, and what it sent by main channel ahead of the end.
 Result<Bytes> Sender::complete() {
-    return body([&](SaveStream& out) { return device_.handlers->save_live_complete_precopy(out); });
+    auto* const state = device_.handlers->device_state();
+    auto& writer = *session.writer;
+    writer.packets.clear();
+    MIG_CHECK(state->save_live_complete_precopy_thread(writer));
+    return body([&](SaveStream& out) -> Result<> {
+        for (const auto& packet : writer.packets) {
+            if (writer.via() == migration::StateWriter::Via::PageChannels) break;
+            MIG_CHECK(state->save_state_block(out, packet.kind, packet.data));
+        }
+        return device_.handlers->save_live_complete_precopy(out);
+    });
 }
 
 Result<Bytes> Sender::config() {

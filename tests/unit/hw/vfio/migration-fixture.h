@@ -12,6 +12,7 @@
 #include "hw/vfio/vfio-device.h"
 #include "migration/blocker.h"
 #include "migration/savevm.h"
+#include "migration/state-inbox.h"
 #include "system/memory.h"
 #include "system/runstate.h"
 #include "tests/fakes/scripted-device-io.h"
@@ -21,8 +22,38 @@
 
 namespace ferry::test {
 
+using Bytes = std::vector<std::byte>;
+
+// What a device sends beside its sections, packet by packet.
+class FakeStateWriter final : public migration::StateWriter {
+ public:
+    struct Packet {
+        migration::StatePacketKind kind = migration::StatePacketKind::Data;
+        Bytes data;
+    };
+    FakeStateWriter(size_t bytes, Via via) : via_(via), room_(bytes) {}
+    Via via() const override { return via_; }
+    Result<MutBytes> room() override { return MutBytes(room_); }
+    Result<> send(size_t bytes, migration::StatePacketKind kind) override {
+        packets.push_back({kind, Bytes(room_.begin(), room_.begin() + static_cast<long>(bytes))});
+        return {};
+    }
+
+    std::vector<Packet> packets;
+
+ private:
+    const Via via_;
+    Bytes room_;
+};
+
 class FakeSaveSession final : public migration::SaveSession {
  public:
+    bool page_channels_take_state() const override { return its_page_channels; }
+    Result<migration::StateWriter*> state_writer(migration::SaveVMHandlers&, size_t bytes,
+                                                 migration::StateWriter::Via via) override {
+        writer = std::make_unique<FakeStateWriter>(bytes, via);
+        return writer.get();
+    }
     Mode mode() const override { return its_mode; }
     const migration::Capabilities& capabilities() const override { return its_capabilities; }
     const migration::Parameters& parameters() const override { return its_parameters; }
@@ -31,6 +62,8 @@ class FakeSaveSession final : public migration::SaveSession {
     migration::MultifdSender* multifd() override { return nullptr; }
     const migration::StreamOptions& stream_options() const override { return its_stream; }
 
+    bool its_page_channels = false;
+    std::unique_ptr<FakeStateWriter> writer;
     Mode its_mode = Mode::Live;
     migration::Capabilities its_capabilities;
     migration::Parameters its_parameters;
@@ -40,6 +73,19 @@ class FakeSaveSession final : public migration::SaveSession {
 
 class FakeLoadSession final : public migration::LoadSession {
  public:
+    bool page_channels_take_state() const override { return its_page_channels; }
+    migration::StateQueue& state_queue(const migration::SectionId& section, uint64_t limit,
+                                       migration::StateWriter::Via via) override {
+        inbox = std::make_unique<migration::StateInbox>(1, [](bool) {});
+        queue = &inbox->add(section, limit,
+                            its_features.state_early ? migration::StateKinds::All
+                                                     : migration::StateKinds::DataAndConfig,
+                            via);
+        return *queue;
+    }
+    bool its_page_channels = false;
+    std::unique_ptr<migration::StateInbox> inbox;
+    migration::StateQueue* queue = nullptr;
     const migration::Capabilities& capabilities() const override { return its_capabilities; }
     migration::PeerFeatures peer_features() const override { return its_features; }
     Result<> approve_switchover() override {
@@ -60,13 +106,15 @@ class FakeConfig final : public vfio::VfioConfigState {
  public:
     uint32_t config_bytes() const override { return sizeof(value); }
     void save_config(migration::SaveStream& out) override { out.be32(value); }
-    Result<> load_config(migration::LoadStream& in) override;
+    Result<> read_config(migration::LoadStream& in) override;
+    Result<> apply_config() override;
     Result<> forget_config() override {
         value = 0;
         return {};
     }
     uint32_t value = 0;
-    std::function<void()> loading;  // called by load_config
+    uint32_t read = 0;
+    std::function<void()> loading;  // called by apply_config
 };
 
 class VfioVmFixture {
@@ -118,8 +166,6 @@ class VfioVmFixture {
     std::vector<std::string> events_;
     std::vector<std::unique_ptr<Device>> devices_;
 };
-
-using Bytes = std::vector<std::byte>;
 
 // The source's calls, each with the bytes that it put.
 class Sender {

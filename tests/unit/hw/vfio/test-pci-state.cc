@@ -30,7 +30,8 @@ class PciStateTest : public PciFunctionTest {
     Result<> load(ConstBytes record) {
         migration::MemorySource source(record);
         migration::LoadStream in(source);
-        return function_->load_config(in);
+        MIG_CHECK(function_->read_config(in));
+        return function_->apply_config();
     }
     // What a source would send whose guest uses MSI-X vectors 1 and 2, the latter masked.
     std::vector<std::byte> guest_record() {
