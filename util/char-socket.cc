@@ -25,8 +25,8 @@ using Side = CharAddress::Side;
 
 // The generic form that the socket calls want.
 const sockaddr* as_sockaddr(const sockaddr_un& address) {
-    return reinterpret_cast<const sockaddr*>(
-        &address);  // NOLINT(cppcoreguidelines-pro-type-reinterpret-cast): the C API's own idiom
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the C API's own idiom
+    return reinterpret_cast<const sockaddr*>(&address);
 }
 
 Result<UniqueFd> open_socket(int family, int protocol) {

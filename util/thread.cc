@@ -13,7 +13,7 @@ Result<std::jthread> start_thread(const std::string& name,
                                   std::function<void(std::stop_token)> body) {
     constexpr size_t kMaxNameLength = 15;  // what the kernel keeps
     try {
-        std::string kept = name.substr(0, kMaxNameLength);
+        const std::string kept = name.substr(0, kMaxNameLength);
         std::jthread thread([kept, body = std::move(body)](std::stop_token stop) {
             ::pthread_setname_np(::pthread_self(), kept.c_str());
             body(std::move(stop));

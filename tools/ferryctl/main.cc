@@ -37,7 +37,7 @@ constexpr unsigned kSilentAttempts = 20;  // a second
 
 bool wait_for_monitor(const std::string& socket, unsigned attempts, int interrupt_fd) {
     if (attempts == kAttempts) return false;
-    if (attempts == kSilentAttempts) std::cerr << "ferryctl: waiting for " << socket << std::endl;
+    if (attempts == kSilentAttempts) std::cerr << "ferryctl: waiting for " << socket << '\n';
     pollfd interrupted{interrupt_fd, POLLIN, 0};
     return ::poll(&interrupted, 1, kAttemptMs) <= 0;
 }

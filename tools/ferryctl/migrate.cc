@@ -99,7 +99,7 @@ class Migrator {
             console_.out << '\r' << line.substr(0, console_.columns - 1) << "\033[K"
                          << (last ? "\n" : "") << std::flush;
         } else {
-            console_.out << line << std::endl;
+            console_.out << line << '\n' << std::flush;
         }
     }
 
