@@ -65,19 +65,13 @@ Result<> VfioMigration::enter_resuming() {
 }
 
 Result<> VfioMigration::load_state(LoadStream& in, SectionKind kind, uint32_t /*version*/) {
-    std::optional<util::ScopedSpan> span;
-    const uint64_t before = status_->loaded_bytes.load(std::memory_order_relaxed);
-    if (kind == SectionKind::End) span.emplace(env_.timeline, label_, "load");
+    if (kind == SectionKind::End) begin_span();
     for (;;) {
         MIG_TRY(const uint64_t tag, in.be64(), "device {}: reading its state", label_);
         trace::vfio_load_state(env_.trace, label_, tag);
         switch (tag) {
             case record::kEndOfState:
-                if (kind == SectionKind::End) {
-                    MIG_CHECK(end_image());
-                    span->add_bytes(status_->loaded_bytes.load(std::memory_order_relaxed) - before);
-                }
-                return {};
+                return kind == SectionKind::End ? end_image() : Result<>();
             case record::kSetupState: return end_of_state_follows(in, "the setup record");
             case record::kDataState: MIG_CHECK(load_data(in)); break;
             case record::kConfigState: return load_config(in);
@@ -278,8 +272,26 @@ Result<> VfioMigration::begin_anew() {
     return {};
 }
 
+// The device's part of the pause, which begins with the switchover if there is a word of it.
+void VfioMigration::begin_span() {
+    if (loading_.span_begin) return;
+    loading_.span_begin = env_.timeline.now();
+    loading_.loaded_before = status_->loaded_bytes.load(std::memory_order_relaxed);
+}
+
+void VfioMigration::end_span() {
+    if (!loading_.span_begin) return;
+    env_.timeline.add({.who = label_,
+                       .step = "load",
+                       .begin = *loading_.span_begin,
+                       .end = env_.timeline.now(),
+                       .bytes = status_->loaded_bytes.load(std::memory_order_relaxed) -
+                                loading_.loaded_before});
+}
+
 // All that came before is in the device: packets may follow.
 Result<> VfioMigration::switchover_start() {
+    begin_span();
     if (!loading_.queue_open) open_queue();
     return {};
 }
@@ -309,6 +321,7 @@ void VfioMigration::load_validate(system::Done done) {
         open_queue();
     }
     loading_.loader->when_done([this, done = std::move(done)](Result<> loaded) mutable {
+        end_span();
         worker_.post([this, loaded = std::move(loaded), done = std::move(done)]() mutable {
             done(loaded ? validate() : std::move(loaded));
         });

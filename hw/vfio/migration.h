@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -126,6 +127,8 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<> queue_data(migration::LoadStream& in, uint64_t bytes);
     Result<> end_image();
     void open_queue();
+    void begin_span();
+    void end_span();
     Result<> check_channel(std::string_view what) const;
     Error channel_error(std::string_view what) const;
     Result<std::shared_ptr<MigDataStream>> open_stream() const;
@@ -164,6 +167,8 @@ class VfioMigration final : public VfioDeviceMigration,
         bool config_load_ready = false;
         enum class Config : uint8_t { Awaited, Read, Begun } config = Config::Awaited;
         bool switchover_approved = false;
+        std::optional<util::Nanoseconds> span_begin;  // of what is loaded in the pause
+        uint64_t loaded_before = 0;
         std::unique_ptr<StateLoader> loader;
     };
 
