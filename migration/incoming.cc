@@ -15,6 +15,7 @@ IncomingSession::IncomingSession(SessionContext& vm, Capabilities caps, Mode mod
                                  IncomingSet channels, Finished finished)
     : vm_(vm),
       capabilities_(caps),
+      compression_(static_cast<MultifdCompression>(vm.parameters().multifd_compression)),
       mode_(mode),
       finished_(std::move(finished)),
       channel_(std::move(channels.main)),
@@ -148,9 +149,9 @@ Result<> IncomingSession::load() {
         watch_->expect(awaits ? PeerWatch::Expect::Bytes : PeerWatch::Expect::Nothing);
     });
     if (!page_channels_.empty()) {
-        MIG_TRY(multifd_,
-                MultifdReceiver::start(page_channels_, page_begin_bytes_,
-                                       vm_.identity.uuid.value_or(Uuid{}), *watch_, *inbox_));
+        MIG_TRY(multifd_, MultifdReceiver::start(page_channels_, page_begin_bytes_,
+                                                 vm_.identity.uuid.value_or(Uuid{}), compression_,
+                                                 *watch_, *inbox_));
     }
     MIG_TRY(refusal_, load_header(*stream_, vm_.identity));
     headed_ = true;
@@ -331,7 +332,8 @@ Result<> IncomingSession::approve_switchover() {
 }
 
 bool IncomingSession::page_channels_take_state() const {
-    return multifd_ != nullptr && vm_.stream.switchover_start == StreamOptions::Sent::Yes;
+    return multifd_ != nullptr && vm_.stream.switchover_start == StreamOptions::Sent::Yes &&
+           compression_ == MultifdCompression::None;
 }
 
 StateQueue& IncomingSession::state_queue(const SectionId& section, uint64_t limit,

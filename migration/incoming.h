@@ -79,6 +79,7 @@ class IncomingSession final : public LoadSession, private LoadEvents {
 
     SessionContext& vm_;
     const Capabilities capabilities_;
+    const MultifdCompression compression_;
     const Mode mode_;
     Finished finished_;
 

@@ -28,7 +28,49 @@ constexpr size_t kZeroAt = 32;
 constexpr size_t kBlockAt = 64;
 constexpr size_t kOffsetsAt = kBlockAt + kMultifdBlockNameBytes;
 
+Result<> check_flags(const MultifdPacket& packet, MultifdCompression method) {
+    const uint32_t flags = packet.flags;
+    const uint32_t found = flags & kMultifdCompression;
+    const uint32_t wanted = multifd_flags(method);
+    const bool has_pages = packet.normal_pages + packet.zero_pages != 0;
+    if (found != wanted && (has_pages || found != 0)) {
+        return make_error(ErrorKind::Protocol,
+                          "packet {}: flags {:#x}: pages are compressed by method {:#x}, but "
+                          "multifd-compression is {} ({:#x}) here",
+                          packet.number, flags, found, to_string(method), wanted);
+    }
+    if ((flags & ~(kMultifdSync | kMultifdCompression)) != 0) {
+        return make_error(ErrorKind::Protocol, "packet {}: flags {:#x} are not supported",
+                          packet.number, flags);
+    }
+    return {};
+}
+
+Result<> check_data_bytes(const MultifdPacket& packet, MultifdCompression method) {
+    const uint64_t pages_bytes = packet.normal_pages * kPageSize;
+    if (method == MultifdCompression::None) {
+        if (packet.data_bytes == pages_bytes) return {};
+        return make_error(ErrorKind::Protocol, "packet {}: {} bytes for {} pages", packet.number,
+                          packet.data_bytes, packet.normal_pages);
+    }
+    if (packet.data_bytes != 0 && packet.data_bytes <= kMultifdMaxCompressedBytes) return {};
+    return make_error(ErrorKind::Protocol,
+                      "packet {}: {} bytes of {} for {} pages, at least 1 and at most {} are "
+                      "allowed",
+                      packet.number, packet.data_bytes, to_string(method), packet.normal_pages,
+                      kMultifdMaxCompressedBytes);
+}
+
 }  // namespace
+
+uint32_t multifd_flags(MultifdCompression method) {
+    switch (method) {
+        case MultifdCompression::None: return 0;
+        case MultifdCompression::Zlib: return kMultifdZlib;
+        case MultifdCompression::Zstd: return kMultifdZstd;
+    }
+    std::unreachable();
+}
 
 Result<> check_multifd_begin(const std::byte* raw) {
     if (const uint32_t magic = util::load_be32(raw); magic != kMultifdMagic) {
@@ -75,7 +117,7 @@ void put_multifd_packet(MultifdHeader& raw, const MultifdPacket& packet) {
     util::store_be32(at + kFlagsAt, packet.flags);
     util::store_be32(at + kAllocatedAt, pages ? kMultifdMaxPages : 0);
     util::store_be32(at + kNormalAt, packet.normal_pages);
-    util::store_be32(at + kDataBytesAt, static_cast<uint32_t>(packet.normal_pages * kPageSize));
+    util::store_be32(at + kDataBytesAt, packet.data_bytes);
     util::store_be64(at + kNumberAt, packet.number);
     util::store_be32(at + kZeroAt, packet.zero_pages);
     std::ranges::copy(bytes_of(packet.block), at + kBlockAt);
@@ -84,30 +126,26 @@ void put_multifd_packet(MultifdHeader& raw, const MultifdPacket& packet) {
     }
 }
 
-Result<> parse_multifd_packet(const MultifdHeader& raw, MultifdPacket& packet) {
+Result<> parse_multifd_packet(const MultifdHeader& raw, MultifdCompression method,
+                              MultifdPacket& packet) {
     const std::byte* const at = raw.data();
     MIG_CHECK(check_multifd_begin(at));
     packet.flags = util::load_be32(at + kFlagsAt);
-    if ((packet.flags & ~kMultifdSync) != 0) {
-        return make_error(ErrorKind::Protocol,
-                          "flags {:#x}: pages are compressed in a way that is not configured here",
-                          packet.flags);
-    }
+    packet.number = util::load_be64(at + kNumberAt);
     const uint32_t allocated = util::load_be32(at + kAllocatedAt);
     const uint32_t normal = util::load_be32(at + kNormalAt);
     const uint32_t zero = util::load_be32(at + kZeroAt);
     if (allocated > kMultifdMaxPages || normal > allocated || zero > allocated - normal) {
-        return make_error(ErrorKind::Protocol, "{} pages and {} zero pages of {}, the limit is {}",
-                          normal, zero, allocated, kMultifdMaxPages);
-    }
-    // QEMU up to 8.2 leaves the last packet's length in one that has no pages.
-    const uint32_t bytes = util::load_be32(at + kDataBytesAt);
-    if (normal != 0 && bytes != normal * kPageSize) {
-        return make_error(ErrorKind::Protocol, "{} bytes for {} pages", bytes, normal);
+        return make_error(ErrorKind::Protocol,
+                          "packet {}: {} pages and {} zero pages of {}, the limit is {}",
+                          packet.number, normal, zero, allocated, kMultifdMaxPages);
     }
     packet.normal_pages = normal;
     packet.zero_pages = zero;
-    packet.number = util::load_be64(at + kNumberAt);
+    MIG_CHECK(check_flags(packet, method));
+    // QEMU up to 8.2 leaves the last packet's length in one that has no pages.
+    packet.data_bytes = normal != 0 ? util::load_be32(at + kDataBytesAt) : 0;
+    if (normal != 0) MIG_CHECK(check_data_bytes(packet, method));
     const auto name = std::span(raw).subspan(kBlockAt, kMultifdBlockNameBytes);
     const auto end = std::ranges::find(name, std::byte{0});
     if (end == name.end()) return make_error(ErrorKind::Protocol, "a block's name without end");

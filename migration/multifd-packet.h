@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include "migration/capabilities.h"
 #include "migration/savevm.h"
 #include "system/memory.h"
 #include "util/bytes.h"
@@ -22,9 +23,15 @@ inline constexpr size_t kMultifdBlockNameBytes = 256;
 inline constexpr size_t kMultifdPacketBytes =
     64 + kMultifdBlockNameBytes + kMultifdMaxPages * sizeof(uint64_t);
 
+// Of one packet's pages, when they are compressed. Twice what they are without: more than any
+// method needs for pages that can't be made smaller.
+inline constexpr size_t kMultifdMaxCompressedBytes = kMultifdMaxPages * system::kPageSize * 2;
+
 // In `flags`; one bit stands for what this side does not know.
 inline constexpr uint32_t kMultifdSync = 0x01;
-inline constexpr uint32_t kMultifdCompression = 0x3e;
+inline constexpr uint32_t kMultifdCompression = 0x3e;  // a method's number, not bits
+inline constexpr uint32_t kMultifdZlib = 0x02;
+inline constexpr uint32_t kMultifdZstd = 0x04;
 inline constexpr uint32_t kMultifdDeviceState = 0x40;
 
 // Magic and version, with which every packet begins.
@@ -46,6 +53,7 @@ struct MultifdPacket {
     std::array<uint64_t, kMultifdMaxPages> offsets;  // in bytes; normal pages, then zero pages
     uint32_t normal_pages = 0;
     uint32_t zero_pages = 0;
+    uint32_t data_bytes = 0;  // that follow the header
 
     std::span<const uint64_t> normal() const { return std::span(offsets).first(normal_pages); }
     std::span<const uint64_t> zero() const {
@@ -54,6 +62,10 @@ struct MultifdPacket {
 };
 void put_multifd_packet(MultifdHeader& raw, const MultifdPacket& packet);
 // Checks everything that needs no knowledge of the VM's RAM.
-Result<> parse_multifd_packet(const MultifdHeader& raw, MultifdPacket& packet);
+Result<> parse_multifd_packet(const MultifdHeader& raw, MultifdCompression method,
+                              MultifdPacket& packet);
+
+// What `flags` of a packet with pages has in kMultifdCompression.
+uint32_t multifd_flags(MultifdCompression method);
 
 }  // namespace ferry::migration

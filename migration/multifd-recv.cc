@@ -54,8 +54,8 @@ void discard_the_rest(MigrationChannel& channel) {
 
 Result<std::unique_ptr<MultifdReceiver>> MultifdReceiver::start(
     const std::vector<std::unique_ptr<MigrationChannel>>& channels, size_t begin_bytes,
-    const Uuid& uuid, PeerWatch& watch, StateInbox& inbox) {
-    std::unique_ptr<MultifdReceiver> receiver(new MultifdReceiver(watch, inbox));
+    const Uuid& uuid, MultifdCompression compression, PeerWatch& watch, StateInbox& inbox) {
+    std::unique_ptr<MultifdReceiver> receiver(new MultifdReceiver(compression, watch, inbox));
     receiver->uuid_ = uuid;
     receiver->begin_bytes_ = begin_bytes;
     receiver->seen_.resize(channels.size());
@@ -63,6 +63,8 @@ Result<std::unique_ptr<MultifdReceiver>> MultifdReceiver::start(
         auto lane = std::make_unique<Lane>();
         lane->index = i;
         lane->channel = channels[i].get();
+        MIG_TRY(lane->decompressor, PageDecompressor::create(compression), "page channel {}: {}", i,
+                to_string(compression));
         receiver->lanes_.push_back(std::move(lane));
     }
     for (const auto& lane : receiver->lanes_) {
@@ -176,7 +178,7 @@ Result<bool> MultifdReceiver::take_packet(Lane& lane) {
 
 Result<> MultifdReceiver::take_pages(Lane& lane) {
     MIG_CHECK(read_all(*lane.channel, MutBytes(lane.header).subspan(kPacketBeginBytes)));
-    MIG_CHECK(parse_multifd_packet(lane.header, lane.packet));
+    MIG_CHECK(parse_multifd_packet(lane.header, compression_, lane.packet));
     MIG_CHECK(place_pages(lane), "packet {}", lane.packet.number);
     return (lane.packet.flags & kMultifdSync) != 0 ? pass_barrier(lane) : Result<>();
 }
@@ -210,18 +212,41 @@ Result<> MultifdReceiver::place_pages(Lane& lane) {
     if (target == nullptr) {
         return make_error(ErrorKind::Protocol, "block '{}' was not announced", packet.block);
     }
+    if (packet.normal_pages != 0) MIG_CHECK(place_normal_pages(lane, *target));
+    for (const uint64_t offset : packet.zero()) MIG_CHECK(target->clear_page(offset));
+    return {};
+}
+
+Result<> MultifdReceiver::place_normal_pages(Lane& lane, RamTarget& target) {
+    if (lane.decompressor) {
+        MIG_CHECK(read_all(*lane.channel, lane.decompressor->room(lane.packet.data_bytes)),
+                  "block '{}'", lane.packet.block);
+    }
     MutBytes run;
-    for (const uint64_t offset : packet.normal()) {
-        MIG_TRY(const MutBytes page, target->page(offset));
+    for (const uint64_t offset : lane.packet.normal()) {
+        MIG_TRY(const MutBytes page, target.page(offset));
         if (run.data() + run.size() == page.data()) {
             run = {run.data(), run.size() + page.size()};
             continue;
         }
-        MIG_CHECK(read_all(*lane.channel, run), "block '{}'", packet.block);
+        MIG_CHECK(take_run(lane, run));
         run = page;
     }
-    MIG_CHECK(read_all(*lane.channel, run), "block '{}'", packet.block);
-    for (const uint64_t offset : packet.zero()) MIG_CHECK(target->clear_page(offset));
+    MIG_CHECK(take_run(lane, run));
+    if (lane.decompressor) {
+        MIG_CHECK(lane.decompressor->finish(), "block '{}': {}", lane.packet.block,
+                  to_string(compression_));
+    }
+    return {};
+}
+
+Result<> MultifdReceiver::take_run(Lane& lane, MutBytes run) {
+    const std::string_view block = lane.packet.block;
+    if (!lane.decompressor) {
+        MIG_CHECK(read_all(*lane.channel, run), "block '{}'", block);
+    } else {
+        MIG_CHECK(lane.decompressor->fill(run), "block '{}': {}", block, to_string(compression_));
+    }
     return {};
 }
 

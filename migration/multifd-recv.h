@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "migration/channel.h"
+#include "migration/multifd-codec.h"
 #include "migration/multifd-packet.h"
 #include "migration/peer-watch.h"
 #include "migration/state-inbox.h"
@@ -18,16 +19,17 @@
 namespace ferry::migration {
 
 class RamLoader;
+class RamTarget;
 
 // Made, used and destroyed by the load thread.
 class MultifdReceiver {
  public:
     // Starts a thread for every channel (mig/dst/recv_N), which takes its INIT first. Of each
-    // channel's bytes the first `begin_bytes` (none, or the magic) have been read. Channels and
-    // watch must outlive this.
+    // channel's bytes the first `begin_bytes` (none, or the magic) have been read. Pages must come
+    // compressed as `compression` says. Channels and watch must outlive this.
     static Result<std::unique_ptr<MultifdReceiver>> start(
         const std::vector<std::unique_ptr<MigrationChannel>>& channels, size_t begin_bytes,
-        const Uuid& uuid, PeerWatch& watch, StateInbox& inbox);
+        const Uuid& uuid, MultifdCompression compression, PeerWatch& watch, StateInbox& inbox);
     // The channels have been shut down.
     ~MultifdReceiver();
     MultifdReceiver(const MultifdReceiver&) = delete;
@@ -48,10 +50,12 @@ class MultifdReceiver {
         bool ended = false;  // orderly
         MultifdHeader header;
         MultifdPacket packet;
+        std::unique_ptr<PageDecompressor> decompressor;  // null: pages come as they are
         std::jthread thread;
     };
 
-    MultifdReceiver(PeerWatch& watch, StateInbox& inbox) : watch_(watch), inbox_(inbox) {}
+    MultifdReceiver(MultifdCompression compression, PeerWatch& watch, StateInbox& inbox)
+        : compression_(compression), watch_(watch), inbox_(inbox) {}
     void run(Lane& lane);
     Result<> receive(Lane& lane);
     Result<> take_init(Lane& lane);
@@ -60,8 +64,12 @@ class MultifdReceiver {
     Result<> take_pages(Lane& lane);
     Result<> take_device_state(Lane& lane);
     Result<> place_pages(Lane& lane);
+    Result<> place_normal_pages(Lane& lane, RamTarget& target);
+    // What the channel brings next, to where it belongs.
+    Result<> take_run(Lane& lane, MutBytes run);
     Result<> pass_barrier(Lane& lane);
 
+    const MultifdCompression compression_;
     PeerWatch& watch_;
     StateInbox& inbox_;
     Uuid uuid_{};

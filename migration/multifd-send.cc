@@ -18,8 +18,8 @@ constexpr size_t kBatchesPerLane = 2;
 
 Result<std::unique_ptr<MultifdSender>> MultifdSender::start(
     const std::vector<std::unique_ptr<MigrationChannel>>& channels, const Uuid& uuid,
-    ZeroPages zero_pages, util::Env& env) {
-    std::unique_ptr<MultifdSender> sender(new MultifdSender(zero_pages, env));
+    const Parameters& parameters, util::Env& env) {
+    std::unique_ptr<MultifdSender> sender(new MultifdSender(parameters, env));
     const size_t batches = channels.size() * kBatchesPerLane + 1;
     for (size_t i = 0; i < batches; ++i) {
         sender->batches_.push_back(std::make_unique<Batch>());
@@ -30,8 +30,11 @@ Result<std::unique_ptr<MultifdSender>> MultifdSender::start(
         const std::array<ConstBytes, 1> parts{init};
         MIG_CHECK(channels[i]->write_all(parts), "page channel {}", i);
         auto lane = std::make_unique<Lane>();
+        lane->index = i;
         lane->channel = channels[i].get();
         lane->parts.reserve(kMultifdMaxPages + 1);
+        MIG_TRY(lane->compressor, PageCompressor::create(parameters), "page channel {}: {}", i,
+                to_string(sender->compression_));
         sender->sent_.bytes += init.size();
         sender->lanes_.push_back(std::move(lane));
     }
@@ -195,7 +198,7 @@ void MultifdSender::written(MultifdWork& work, std::unique_lock<std::mutex>& loc
         auto& batch = static_cast<Batch&>(work);
         sent_.normal_pages += batch.packet.normal_pages;
         sent_.zero_pages += batch.packet.zero_pages;
-        sent_.bytes += kMultifdPacketBytes + batch.packet.normal_pages * kPageSize;
+        sent_.bytes += kMultifdPacketBytes + batch.packet.data_bytes;
         free_.push_back(&batch);
         return;
     }
@@ -238,15 +241,30 @@ void MultifdSender::list_zero_pages(Batch& batch) const {
 
 Result<> MultifdSender::send_pages(Lane& lane, Batch& batch) {
     MultifdPacket& packet = batch.packet;
-    packet.flags = 0;
+    packet.flags = multifd_flags(compression_);
     packet.block = batch.block->name();
     packet.zero_pages = 0;
-    if (zero_pages_ == ZeroPages::Listed) list_zero_pages(batch);
-    put_multifd_packet(lane.header, packet);
+    if (detection_ == ZeroPageDetection::Multifd) list_zero_pages(batch);
     lane.parts.clear();
     lane.parts.emplace_back(lane.header);
+    packet.data_bytes = static_cast<uint32_t>(packet.normal_pages * kPageSize);
+    if (!lane.compressor) {
+        put_pages(lane, batch);
+    } else if (packet.normal_pages != 0) {
+        MIG_TRY(
+            const ConstBytes data, lane.compressor->compress(batch.block->host(), packet.normal()),
+            "page channel {}: packet {}: {}", lane.index, packet.number, to_string(compression_));
+        packet.data_bytes = static_cast<uint32_t>(data.size());
+        lane.parts.push_back(data);
+    }
+    put_multifd_packet(lane.header, packet);
+    return lane.channel->write_all(lane.parts);
+}
+
+// As they are in the guest's memory; neighbours as one piece.
+void MultifdSender::put_pages(Lane& lane, const Batch& batch) {
     const std::byte* const memory = batch.block->host().data();
-    for (const uint64_t offset : packet.normal()) {
+    for (const uint64_t offset : batch.packet.normal()) {
         const ConstBytes page(memory + offset, kPageSize);
         ConstBytes& last = lane.parts.back();
         if (lane.parts.size() > 1 && last.data() + last.size() == page.data()) {
@@ -255,7 +273,6 @@ Result<> MultifdSender::send_pages(Lane& lane, Batch& batch) {
             lane.parts.push_back(page);
         }
     }
-    return lane.channel->write_all(lane.parts);
 }
 
 Result<> MultifdSender::send_sync(Lane& lane, uint64_t number) {

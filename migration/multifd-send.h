@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "migration/channel.h"
+#include "migration/multifd-codec.h"
 #include "migration/multifd-packet.h"
 #include "util/env.h"
 
@@ -37,13 +38,11 @@ class MultifdStatePacket : public MultifdWork {
 // Made, used and destroyed by the migration thread, but for send().
 class MultifdSender {
  public:
-    enum class ZeroPages : uint8_t { Sent, Listed };
-
     // Sends INIT on every channel and starts its thread (mig/src/send_N). The channels must outlive
     // this; shutting them down wakes the threads.
     static Result<std::unique_ptr<MultifdSender>> start(
         const std::vector<std::unique_ptr<MigrationChannel>>& channels, const Uuid& uuid,
-        ZeroPages zero_pages, util::Env& env);
+        const Parameters& parameters, util::Env& env);
     // Leaves out what has not been synced.
     ~MultifdSender();
     MultifdSender(const MultifdSender&) = delete;
@@ -69,10 +68,12 @@ class MultifdSender {
 
  private:
     struct Lane {
+        size_t index = 0;
         MigrationChannel* channel = nullptr;
         uint64_t syncs = 0;  // written
         MultifdHeader header;
         std::vector<ConstBytes> parts;
+        std::unique_ptr<PageCompressor> compressor;  // null: pages go as they are
         std::jthread thread;
     };
     // Pages of one block, not looked at yet.
@@ -82,7 +83,10 @@ class MultifdSender {
         MultifdPacket packet;
     };
 
-    MultifdSender(ZeroPages zero_pages, util::Env& env) : zero_pages_(zero_pages), env_(env) {}
+    MultifdSender(const Parameters& parameters, util::Env& env)
+        : detection_(static_cast<ZeroPageDetection>(parameters.zero_page_detection)),
+          compression_(static_cast<MultifdCompression>(parameters.multifd_compression)),
+          env_(env) {}
     void run(Lane& lane);
     void put(MultifdWork& work);  // mutex_ held
     MultifdWork* take();          // mutex_ held; null: nothing there
@@ -94,9 +98,11 @@ class MultifdSender {
     Result<> send_pages(Lane& lane, Batch& batch);
     Result<> send_sync(Lane& lane, uint64_t number);
     void list_zero_pages(Batch& batch) const;
+    static void put_pages(Lane& lane, const Batch& batch);
     Result<> queue_filling();  // mutex_ not held
 
-    const ZeroPages zero_pages_;
+    const ZeroPageDetection detection_;
+    const MultifdCompression compression_;
     util::Env& env_;
     std::vector<std::unique_ptr<Batch>> batches_;
     Batch* filling_ = nullptr;  // migration thread's

@@ -26,6 +26,9 @@ constexpr std::array kTable = {
     // Its bounds depend on another one: check_parameters().
     ParameterInfo{"max-cpu-throttle", &Parameters::max_cpu_throttle, 0, 255, ""},
     ParameterInfo{"multifd-channels", &Parameters::multifd_channels, 1, 255, ""},
+    ParameterInfo{"multifd-compression", &Parameters::multifd_compression, 0, 2, ""},
+    ParameterInfo{"multifd-zlib-level", &Parameters::multifd_zlib_level, 0, 9, ""},
+    ParameterInfo{"multifd-zstd-level", &Parameters::multifd_zstd_level, 0, 20, ""},
     ParameterInfo{"zero-page-detection", &Parameters::zero_page_detection, 0, 2, ""},
     ParameterInfo{"x-peer-timeout", &Parameters::x_peer_timeout_ms, 1'000, 86'400'000, " ms"},
 };
@@ -38,6 +41,15 @@ std::string with_underscores(std::string_view name) {
 }
 
 }  // namespace
+
+std::string_view to_string(MultifdCompression method) {
+    switch (method) {
+        case MultifdCompression::None: return "none";
+        case MultifdCompression::Zlib: return "zlib";
+        case MultifdCompression::Zstd: return "zstd";
+    }
+    std::unreachable();
+}
 
 std::span<const ParameterInfo> parameter_table() {
     return kTable;

@@ -283,12 +283,8 @@ Result<> OutgoingSession::setup() {
     save_header(*stream_, identity_);
     MIG_CHECK(open_return_path());
     if (!page_channels_.empty()) {
-        const auto detection = static_cast<ZeroPageDetection>(parameters_.zero_page_detection);
         MIG_TRY(multifd_, MultifdSender::start(page_channels_, vm_.identity.uuid.value_or(Uuid{}),
-                                               detection == ZeroPageDetection::Multifd
-                                                   ? MultifdSender::ZeroPages::Listed
-                                                   : MultifdSender::ZeroPages::Sent,
-                                               vm_.env));
+                                               parameters_, vm_.env));
     }
     device_state_ = std::make_unique<StateSender>(multifd_.get(), vm_.env);
     for (const auto& entry : vm_.registry.entries()) {
@@ -514,7 +510,8 @@ Result<> OutgoingSession::go_on_waiting() {
 }
 
 bool OutgoingSession::page_channels_take_state() const {
-    return multifd_ != nullptr && vm_.stream.switchover_start == StreamOptions::Sent::Yes;
+    return multifd_ != nullptr && vm_.stream.switchover_start == StreamOptions::Sent::Yes &&
+           parameters_.multifd_compression == static_cast<uint64_t>(MultifdCompression::None);
 }
 
 Result<StateWriter*> OutgoingSession::state_writer(SaveVMHandlers& handlers, size_t bytes,

@@ -81,7 +81,8 @@ Result<StateWriter::Via> VfioMigration::choose_channel(bool page_channels) const
             if (page_channels) break;
             return make_error(ErrorKind::Unsupported,
                               "device {}: x-migration-multifd-transfer=on needs the capability "
-                              "multifd, and migration.send-switchover-start=on",
+                              "multifd without compression (multifd-compression=none), and "
+                              "migration.send-switchover-start=on",
                               label_);
         case OnOffAuto::Auto: break;
     }

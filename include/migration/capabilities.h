@@ -71,11 +71,17 @@ struct Parameters {
     uint64_t cpu_throttle_tailslow = 0;
     uint64_t max_cpu_throttle = 99;
     uint64_t multifd_channels = 2;        // page channels, read when an attempt begins
+    uint64_t multifd_compression = 0;     // a MultifdCompression; the same on both sides
+    uint64_t multifd_zlib_level = 1;      // 0 (stored only) to 9
+    uint64_t multifd_zstd_level = 1;      // 1 to 20; 0 is zstd's own choice
     uint64_t zero_page_detection = 2;     // a ZeroPageDetection
     uint64_t x_peer_timeout_ms = 60'000;  // a peer silent for so long has failed
 };
 // Who looks for pages of zeros: nobody, the migration thread, or the threads of multifd.
 enum class ZeroPageDetection : uint8_t { None, Legacy, Multifd };
+// Of the pages on the page channels.
+enum class MultifdCompression : uint8_t { None, Zlib, Zstd };
+std::string_view to_string(MultifdCompression method);
 
 struct ParameterInfo {
     std::string_view name;

@@ -58,12 +58,49 @@ class Multifd(VmmTestCase):
             self.assertGreaterEqual(ram["transferred"], ram["normal"] * 4096)
 
     def test_guest_that_writes_while_it_moves(self):
+        self.check_guest_that_writes()
+
+    def test_guest_that_writes_while_it_moves_compressed(self):
+        for method in ("zlib", "zstd"):
+            with self.subTest(method):
+                self.check_guest_that_writes(**{"multifd-compression": method})
+
+    def check_guest_that_writes(self, **parameters):
         src, dst = self.enterContext(self.pair(*workload("8M"), memory="32M", backed=True))
         channels(4, src, dst)
+        for vmm in (src, dst):
+            vmm.set_parameters(**parameters)
         src.set_capabilities("return-path")
         dst.set_capabilities("return-path")
         migrate(src, dst)
         self.assert_workload_correct(dst)
+
+    def test_compressed(self):
+        for method in ("zlib", "zstd"):
+            src, dst = self.filled_pair()
+            for vmm in (src, dst):
+                vmm.set_parameters(**{"multifd-compression": method})
+            self.check_small(src, dst, method)
+
+    def check_small(self, src, dst, method):
+        src.qtest.write(0x800000, b"four" * (2 << 20))  # 8 MiB, of which little goes out
+        start_migration(src, dst, f"unix:{self.folder}/{method}")
+        self.check_arrived(src, dst)
+        ram = src.cmd("query-migrate")["ram"]
+        self.assertGreater(ram["transferred"], 4 << 20)
+        self.assertLess(ram["transferred"], 6 << 20)
+        self.assertGreaterEqual(ram["normal"] * 4096, 12 << 20)
+
+    def test_sides_that_compress_differently_leave_the_vm_at_the_source(self):
+        src, dst = self.filled_pair()
+        src.set_capabilities("return-path")
+        dst.set_capabilities("return-path")
+        src.set_parameters(**{"multifd-compression": "zstd"})
+        dst.set_parameters(**{"multifd-compression": "zlib"})
+        start_migration(src, dst, exit_on_error=False)
+        src.wait_migration("failed")
+        src.wait_run_state("running")
+        self.assertIn("multifd-compression is zlib", src.cmd("query-migrate")["error-desc"])
 
     def test_no_thread_or_descriptor_is_left(self):
         src, dst = self.filled_pair(4)
@@ -177,6 +214,24 @@ class DeviceState(VmmTestCase):
         src.wait_migration("failed")
         src.wait_run_state("running")
         self.assertIn("x-migration-multifd-transfer must be the same on both sides",
+                      src.cmd("query-migrate")["error-desc"])
+
+    def test_goes_over_the_main_channel_beside_compressed_pages(self):
+        src, dst = self.device_pair()
+        for vmm in (src, dst):
+            channels(2, vmm)
+            vmm.set_parameters(**{"multifd-compression": "zstd"})
+        self.check_moved(src, dst)
+
+    def test_on_with_compression_is_refused_at_the_setup(self):
+        src, dst = self.device_pair(x_migration_multifd_transfer="on")
+        for vmm in (src, dst):
+            channels(2, vmm)
+            vmm.set_parameters(**{"multifd-compression": "zlib"})
+        start_migration(src, dst, exit_on_error=False)
+        src.wait_migration("failed")
+        src.wait_run_state("running")
+        self.assertIn("multifd without compression (multifd-compression=none)",
                       src.cmd("query-migrate")["error-desc"])
 
     def test_on_without_the_channels_is_refused_at_the_setup(self):

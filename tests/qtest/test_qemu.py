@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A VM of RAM alone goes to a real QEMU and comes back."""
 
+import random
 import shutil
 import subprocess
 
@@ -60,6 +61,7 @@ class Qemu(VmmTestCase):
         parameters = {name.replace("_", "-"): value for name, value in parameters.items()}
         src = self.vmm(*old, machine="none", memory="16M", backed=True, name="src")
         src.qtest.write(0x12000, bytes(range(256)) * 4096)
+        src.qtest.write(0x200000, random.Random(1).randbytes(1 << 20))
         src.qtest.writeb(SIZE - 1, 0x5A)
         qemu = self.qemu("-incoming", "defer")
         self.set_up_qemu(qemu, capabilities, parameters)
@@ -94,6 +96,26 @@ class Qemu(VmmTestCase):
 
     def test_there_and_back_over_three_page_channels_with_return_path(self):
         self.check_there_and_back("multifd", "return-path", old=AS_QEMU_7, multifd_channels=3)
+
+    def check_compressed(self, method, level):
+        self.check_there_and_back("multifd", "return-path", old=AS_QEMU_7, multifd_channels=2,
+                                  multifd_compression=method,
+                                  **{f"multifd_{method}_level": level})
+
+    def test_there_and_back_by_zlib(self):
+        self.check_compressed("zlib", 1)
+
+    def test_there_and_back_by_zlib_that_only_stores(self):
+        self.check_compressed("zlib", 0)
+
+    def test_there_and_back_by_best_zlib(self):
+        self.check_compressed("zlib", 9)
+
+    def test_there_and_back_by_zstd(self):
+        self.check_compressed("zstd", 1)
+
+    def test_there_and_back_by_best_zstd(self):
+        self.check_compressed("zstd", 20)
 
     def test_stopped_vm_arrives_stopped(self):
         src = self.vmm(*OLD, machine="none", memory="16M", backed=True, name="src")

@@ -19,8 +19,9 @@ PARAMETERS = {
     "tls-authz": (TEXT_OR_NULL, ""), "max-bandwidth": (UINT64, 134217728),
     "avail-switchover-bandwidth": (UINT64, 0), "downtime-limit": (UINT64, 300),
     "x-checkpoint-delay": (UINT32, 20000), "multifd-channels": (UINT8, 2),
-    "multifd-compression": (one_of("none"), "none"), "multifd-zlib-level": (UINT8, 1),
-    "multifd-qatzip-level": (UINT8, 1), "multifd-zstd-level": (UINT8, 1),
+    "multifd-compression": (one_of("none", "zlib", "zstd"), "none"),
+    "multifd-zlib-level": (UINT8, 1), "multifd-qatzip-level": (UINT8, 1),
+    "multifd-zstd-level": (UINT8, 1),
     "xbzrle-cache-size": (UINT64, 67108864), "max-postcopy-bandwidth": (UINT64, 0),
     "x-vcpu-dirty-limit-period": (UINT64, 1000), "vcpu-dirty-limit": (UINT64, 1),
     "mode": (one_of("normal", "cpr-reboot", "cpr-transfer"), "normal"),
@@ -136,11 +137,14 @@ PARAMETER_ROWS = [
     # Accepted ones are there afterwards; -1 is the largest value.
     ("migrate-set-parameters", {}, DONE),
     ("migrate-set-parameters", {"downtime-limit": 2000000, "max-bandwidth": -1,
-                                "cpu-throttle-tailslow": True, "tls-creds": None}, DONE),
+                                "cpu-throttle-tailslow": True, "tls-creds": None,
+                                "multifd-compression": "zstd", "multifd-zlib-level": 0,
+                                "multifd-zstd-level": 20}, DONE),
     ("query-migrate-parameters", {},
      Is({name: default for name, (_, default) in PARAMETERS.items()}
         | {"x-peer-timeout": int, "downtime-limit": 2000000, "max-bandwidth": (1 << 64) - 1,
-           "cpu-throttle-tailslow": True})),
+           "cpu-throttle-tailslow": True, "multifd-compression": "zstd", "multifd-zlib-level": 0,
+           "multifd-zstd-level": 20})),
 ]
 
 

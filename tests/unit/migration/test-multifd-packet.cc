@@ -65,6 +65,7 @@ TEST(MultifdPacket, PagesAreAsQemuWritesThem) {
     packet.number = 5;
     packet.normal_pages = 2;
     packet.zero_pages = 126;
+    packet.data_bytes = 2 * system::kPageSize;
     std::vector<uint64_t> offsets{0, 0x6000};
     for (uint64_t page = 0; offsets.size() < kMultifdMaxPages; ++page) {
         if (page != 0 && page != 6) offsets.push_back(page * system::kPageSize);
@@ -75,7 +76,7 @@ TEST(MultifdPacket, PagesAreAsQemuWritesThem) {
     EXPECT_EQ(to_text(raw), to_text(with_offsets(hex(kPacketBegin), offsets)));
 
     MultifdPacket read;
-    ASSERT_TRUE(parse_multifd_packet(raw, read));
+    ASSERT_TRUE(parse_multifd_packet(raw, MultifdCompression::None, read));
     EXPECT_EQ(read.block, packet.block);
     EXPECT_EQ(read.number, packet.number);
     EXPECT_TRUE(std::ranges::equal(read.normal(), packet.normal()));
@@ -90,7 +91,7 @@ TEST(MultifdPacket, SyncIsAsQemuWritesIt) {
     put_multifd_packet(raw, packet);
     EXPECT_EQ(to_text(raw), to_text(hex(kSync)));
     MultifdPacket read;
-    ASSERT_TRUE(parse_multifd_packet(raw, read));
+    ASSERT_TRUE(parse_multifd_packet(raw, MultifdCompression::None, read));
     EXPECT_EQ(read.flags, kMultifdSync);
 }
 
@@ -115,8 +116,9 @@ TEST(MultifdPacket, CountsLengthsAndFlagsAreChecked) {
     constexpr std::array kRows = {
         Row{0, 0x11223345, "magic 0x11223345 instead of 0x11223344"},
         Row{4, 0, "version 0 is not supported"},
-        Row{8, 0x02, "compressed in a way that is not configured here"},
-        Row{8, 0x80, "flags 0x80"},
+        Row{8, 0x02, "compressed by method 0x2, but multifd-compression is none (0x0) here"},
+        Row{8, 0x3e, "compressed by method 0x3e, but multifd-compression is none (0x0) here"},
+        Row{8, 0x80, "packet 5: flags 0x80 are not supported"},
         Row{12, 129, "2 pages and 126 zero pages of 129, the limit is 128"},
         Row{12, 127, "2 pages and 126 zero pages of 127"},
         Row{16, 0xffffffff, "the limit is 128"},
@@ -129,7 +131,7 @@ TEST(MultifdPacket, CountsLengthsAndFlagsAreChecked) {
         std::ranges::copy(bytes, raw.begin());
         util::store_be32(raw.data() + row.at, row.value);
         MultifdPacket packet;
-        const auto read = parse_multifd_packet(raw, packet);
+        const auto read = parse_multifd_packet(raw, MultifdCompression::None, packet);
         ASSERT_FALSE(read) << row.error;
         EXPECT_NE(read.error().message().find(row.error), std::string::npos)
             << read.error().message();
@@ -142,7 +144,69 @@ TEST(MultifdPacket, SyncWithTheLastPacketsLengthIsTaken) {
     MultifdHeader raw{};
     put_multifd_packet(raw, packet);
     util::store_be32(raw.data() + 20, 0x2000);
-    EXPECT_TRUE(parse_multifd_packet(raw, packet));
+    EXPECT_TRUE(parse_multifd_packet(raw, MultifdCompression::None, packet));
+}
+
+// A packet of two pages whose method and length are these, where `here` is configured.
+std::string compressed_packet_error(uint32_t flags, uint32_t bytes, MultifdCompression here) {
+    const ByteVector source = with_offsets(hex(kPacketBegin), {});
+    MultifdHeader raw{};
+    std::ranges::copy(source, raw.begin());
+    util::store_be32(raw.data() + 8, flags);
+    util::store_be32(raw.data() + 20, bytes);
+    MultifdPacket packet;
+    const auto read = parse_multifd_packet(raw, here, packet);
+    if (!read) return read.error().message();
+    EXPECT_EQ(packet.data_bytes, bytes);
+    return "";
+}
+
+TEST(MultifdPacket, CompressedDataHaveTheirMethodAndALimit) {
+    using enum MultifdCompression;
+    constexpr uint32_t kLimit = 1024 * 1024;
+    for (const uint32_t bytes : {1U, 100U, 0x2000U, kLimit}) {
+        EXPECT_EQ(compressed_packet_error(0x02, bytes, Zlib), "");
+        EXPECT_EQ(compressed_packet_error(0x04, bytes, Zstd), "");
+        EXPECT_EQ(compressed_packet_error(0x05, bytes, Zstd), "") << "with SYNC";
+    }
+    struct Row {
+        uint32_t flags;
+        uint32_t bytes;
+        MultifdCompression here;
+        std::string_view error;
+    };
+    constexpr std::array kRows = {
+        Row{0x02, 0, Zlib, "packet 5: 0 bytes of zlib for 2 pages"},
+        Row{0x04, kLimit + 1, Zstd, "packet 5: 1048577 bytes of zstd for 2 pages"},
+        Row{0x04, 0xffffffff, Zstd, "at least 1 and at most 1048576"},
+        Row{0x00, 0x2000, Zlib,
+            "packet 5: flags 0x0: pages are compressed by method 0x0, but "
+            "multifd-compression is zlib (0x2) here"},
+        Row{0x04, 100, Zlib, "by method 0x4, but multifd-compression is zlib (0x2) here"},
+        Row{0x02, 100, Zstd, "by method 0x2, but multifd-compression is zstd (0x4) here"},
+        Row{0x08, 100, Zstd, "by method 0x8, but multifd-compression is zstd (0x4) here"},
+        Row{0x06, 100, Zstd, "by method 0x6, but multifd-compression is zstd (0x4) here"},
+        Row{0x42, 100, Zlib, "flags 0x42 are not supported"},
+    };
+    for (const Row& row : kRows) {
+        const std::string error = compressed_packet_error(row.flags, row.bytes, row.here);
+        EXPECT_NE(error.find(row.error), std::string::npos) << row.error << "\n" << error;
+    }
+}
+
+// QEMU's SYNC says no method; older ones have it, with or without pages.
+TEST(MultifdPacket, SyncMayHaveTheMethodOrNone) {
+    for (const uint32_t flags : {kMultifdSync, kMultifdSync | kMultifdZlib}) {
+        MultifdPacket packet;
+        packet.flags = flags;
+        MultifdHeader raw{};
+        put_multifd_packet(raw, packet);
+        MultifdPacket read;
+        EXPECT_TRUE(parse_multifd_packet(raw, MultifdCompression::Zlib, read));
+        EXPECT_EQ(read.data_bytes, 0U);
+        EXPECT_EQ(parse_multifd_packet(raw, MultifdCompression::Zstd, read).has_value(),
+                  flags == kMultifdSync);
+    }
 }
 
 TEST(MultifdPacket, BlockNameMustEnd) {
@@ -151,7 +215,7 @@ TEST(MultifdPacket, BlockNameMustEnd) {
     std::ranges::copy(bytes, raw.begin());
     std::fill_n(raw.begin() + 64, kMultifdBlockNameBytes, std::byte{'x'});
     MultifdPacket packet;
-    const auto read = parse_multifd_packet(raw, packet);
+    const auto read = parse_multifd_packet(raw, MultifdCompression::None, packet);
     ASSERT_FALSE(read);
     EXPECT_NE(read.error().message().find("name without end"), std::string::npos);
 }

@@ -109,6 +109,29 @@ TEST_F(StateSession, OnNeedsPageChannels) {
     expect_failed("x-migration-multifd-transfer=on needs the capability multifd");
 }
 
+TEST_F(StateSession, CompressedPageChannelsTakeNone) {
+    const auto compress = [this] {
+        for (SoftSide* side : {src.get(), dst.get()}) {
+            ASSERT_TRUE(side->vm.on_loop([&] {
+                migration::Parameters now = side->vm.migration->parameters();
+                now.multifd_compression =
+                    static_cast<uint64_t>(migration::MultifdCompression::Zlib);
+                return side->vm.migration->set_parameters(now);
+            }));
+        }
+    };
+    make_sides(2, 2);
+    compress();
+    begin();
+    finish();
+    expect_moved();  // by main channel
+    make_sides(2, 1, small_device(), OnOffAuto::On, OnOffAuto::Auto);
+    compress();
+    begin();
+    expect_failed(
+        "x-migration-multifd-transfer=on needs the capability multifd without compression");
+}
+
 TEST_F(StateSession, OffGoesByMainChannelBesideThePages) {
     make_sides(2, 2, small_device(), OnOffAuto::Off, OnOffAuto::Off);
     begin();
