@@ -16,6 +16,8 @@ namespace ferry::migration {
 
 namespace {
 
+// Connections beyond the awaited ones that may be silent for a while.
+constexpr size_t kSurplus = 16;
 constexpr util::Nanoseconds kPeriod = std::chrono::milliseconds(200);
 
 using Beginning = std::array<std::byte, kMultifdMagicBytes>;
@@ -80,7 +82,8 @@ void IncomingChannels::Collector::refuse(const MigrationChannel& channel,
 }
 
 void IncomingChannels::Collector::add(std::unique_ptr<MigrationChannel> channel) {
-    if (closed_ || newcomers_.size() + known() > pages_) {
+    // Somebody who says nothing must not take the place of one who does.
+    if (closed_ || known() > pages_ || newcomers_.size() > pages_ + kSurplus) {
         return refuse(*channel, "all channels of the migration are there");
     }
     if (newcomers_.empty() && known() == 0) {

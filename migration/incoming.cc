@@ -40,6 +40,10 @@ Result<std::unique_ptr<IncomingSession>> IncomingSession::start(SessionContext& 
     session->watch_ =
         std::make_unique<PeerWatch>(vm.loop, vm.env, std::move(channels), "the source",
                                     [&vm] { return vm.parameters().x_peer_timeout_ms; });
+    session->inbox_ = std::make_unique<StateInbox>(
+        session->page_channels_.size(), [watch = session->watch_.get()](bool awaits) {
+            watch->expect(awaits ? PeerWatch::Expect::Bytes : PeerWatch::Expect::Nothing);
+        });
     MIG_CHECK(vm.status.advance(MigrationStatus::Active));
     auto thread = util::start_thread(
         "mig/dst/main", [raw = session.get()](const std::stop_token&) { raw->thread_main(); });
@@ -49,6 +53,7 @@ Result<std::unique_ptr<IncomingSession>> IncomingSession::start(SessionContext& 
 }
 
 void IncomingSession::abort(Error reason) {
+    inbox_->fail(reason);
     for (const auto& channel : page_channels_) channel->shutdown(reason);
     if (channel_) channel_->shutdown(std::move(reason));
 }
@@ -62,8 +67,8 @@ void IncomingSession::thread_main() {
         ending_ = Ending::Kept;
     }
     if (!result) {
-        result = prefer_page_channels(std::move(result).error());
-        if (inbox_) inbox_->fail(result.error());
+        result = prefer_first_failure(std::move(result).error());
+        inbox_->fail(result.error());
     }
     close_page_channels();  // whose threads use the handlers
     const auto outcome = ending_ == Ending::Discarded ? SaveVMHandlers::Outcome::Failed
@@ -96,12 +101,12 @@ void IncomingSession::thread_main() {
     });
 }
 
-// When a page channel broke, the source may have closed the main one because of it.
-Error IncomingSession::prefer_page_channels(Error main) const {
-    if (!multifd_ || main.kind() != ErrorKind::PeerClosed) return main;
-    auto pages = multifd_->check();
-    if (pages || pages.error().kind() == ErrorKind::PeerClosed) return main;
-    return std::move(pages).error();
+// When a page channel or a device failed, the source may have closed the main channel because of
+// it.
+Error IncomingSession::prefer_first_failure(Error main) const {
+    if (main.kind() != ErrorKind::PeerClosed) return main;
+    auto first = inbox_->error();
+    return first && first->kind() != ErrorKind::PeerClosed ? std::move(*first) : std::move(main);
 }
 
 void IncomingSession::close_page_channels() {
@@ -145,9 +150,6 @@ Result<> IncomingSession::load() {
     const util::ScopedSpan span(vm_.env.timeline, "vm", "load");
     source_ = std::make_unique<WatchedSource>(*channel_, *watch_, std::move(channel_begin_));
     stream_ = std::make_unique<LoadStream>(*source_);
-    inbox_ = std::make_unique<StateInbox>(page_channels_.size(), [this](bool awaits) {
-        watch_->expect(awaits ? PeerWatch::Expect::Bytes : PeerWatch::Expect::Nothing);
-    });
     if (!page_channels_.empty()) {
         MIG_TRY(multifd_, MultifdReceiver::start(page_channels_, page_begin_bytes_,
                                                  vm_.identity.uuid.value_or(Uuid{}), compression_,
@@ -194,26 +196,29 @@ Result<> IncomingSession::validate() {
     waiting->outstanding = validators.size();
     inbox_->expect_the_rest();
     for (SaveVMRegistry::Entry* entry : validators) {
-        entry->handlers->load_validate(
-            [waiting, idstr = entry->section().idstr](Result<> result) mutable {
-                const std::lock_guard lock(waiting->mutex);
-                if (!result) {
-                    Error error = std::move(result).error().context("section '" + idstr + "'");
-                    if (waiting->error) {
-                        waiting->error->attach_in_place(std::move(error));
-                    } else {
-                        waiting->error = std::move(error);
-                    }
+        entry->handlers->load_validate([waiting, inbox = inbox_.get(),
+                                        idstr = entry->section().idstr](Result<> result) mutable {
+            const std::lock_guard lock(waiting->mutex);
+            if (!result) {
+                Error error = std::move(result).error().context("section '" + idstr + "'");
+                inbox->fail(error);
+                if (waiting->error) {
+                    waiting->error->attach_in_place(std::move(error));
+                } else {
+                    waiting->error = std::move(error);
                 }
-                --waiting->outstanding;
-                waiting->changed.notify_all();
-            });
+            }
+            --waiting->outstanding;
+            waiting->changed.notify_all();
+        });
     }
     std::unique_lock lock(waiting->mutex);
     waiting->changed.wait(lock, [&] { return waiting->outstanding == 0; });
-    watch_->expect(PeerWatch::Expect::Nothing);
+    inbox_->expect_no_more();
     // What the others waited for in vain says less.
-    if (auto failed = inbox_->error()) return std::move(*failed).context("loading device state");
+    if (auto failed = inbox_->error()) {
+        return std::move(*failed).context("validating what was loaded");
+    }
     if (waiting->error) return std::move(*waiting->error).context("validating what was loaded");
     return {};
 }
@@ -313,6 +318,9 @@ Result<> IncomingSession::ping(uint32_t value) {
     if (!writer_) return make_error(ErrorKind::Protocol, "PING without a return path");
     MIG_CHECK(writer_->send_pong(pong_for(value, kOurFeatures, agreed_)));
     if (agreed_.heartbeat) writer_->start_heartbeat();
+    if (value != kKeepAlivePing) return {};
+    // While the guest stands still: here a device that can't be loaded is noticed before the end.
+    if (auto failed = inbox_->error()) return std::move(*failed).context("loading device state");
     return {};
 }
 

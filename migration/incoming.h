@@ -68,7 +68,7 @@ class IncomingSession final : public LoadSession, private LoadEvents {
     Result<> start_vm();
     void report_failure(const Error& error);
     void close_return_path();
-    Error prefer_page_channels(Error main) const;
+    Error prefer_first_failure(Error main) const;
     void close_page_channels();
 
     // LoadEvents, load thread

@@ -603,7 +603,9 @@ MigrationInfo Migration::query() const {
     const AttemptStats& stats = m.stats;
     out.transferred = stats.transferred_bytes;
     out.downtime_bytes = stats.downtime_bytes;
-    out.precopy_bytes = out.transferred - std::min(out.downtime_bytes, out.transferred);
+    out.multifd_bytes = stats.multifd_bytes;
+    const uint64_t elsewhere = out.downtime_bytes + out.multifd_bytes;
+    out.precopy_bytes = out.transferred - std::min(elsewhere, out.transferred);
     out.remaining = completed ? 0 : m.ram_stats.remaining_bytes.load();
     out.total = m.ram_stats.total_bytes;
     out.duplicate = m.ram_stats.zero_pages;

@@ -72,6 +72,7 @@ Result<std::unique_ptr<MultifdReceiver>> MultifdReceiver::start(
             "mig/dst/recv_" + std::to_string(lane->index),
             [raw = receiver.get(), &one = *lane](const std::stop_token&) { raw->run(one); });
         if (!thread) {
+            inbox.fail(thread.error());
             for (const auto& channel : channels) channel->shutdown(thread.error());
             return std::move(thread).error();
         }
@@ -132,17 +133,16 @@ void MultifdReceiver::run(Lane& lane) {
     auto received = receive(lane);
     const bool broken = !received;
     if (broken) {
-        inbox_.fail(received.error());
+        // If it is not the first, it may be one that the channel was told: the first is kept.
+        inbox_.fail(
+            std::move(received).error().context("page channel " + std::to_string(lane.index)));
     } else {
         inbox_.lane_ended(lane.index);
     }
     {
         const std::lock_guard lock(mutex_);
         lane.ended = true;
-        if (broken && !error_) {
-            error_ =
-                std::move(received).error().context("page channel " + std::to_string(lane.index));
-        }
+        if (broken && !error_) error_ = inbox_.error();
     }
     changed_.notify_all();
     if (broken) discard_the_rest(*lane.channel);

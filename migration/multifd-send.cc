@@ -89,6 +89,11 @@ Result<> MultifdSender::queue_filling() {
     return {};
 }
 
+bool MultifdSender::idle() const {
+    const std::lock_guard lock(mutex_);
+    return first_ == nullptr && writing_ == 0;
+}
+
 Result<> MultifdSender::drain() {
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return error_ || (first_ == nullptr && writing_ == 0); });

@@ -35,7 +35,7 @@ class MultifdStatePacket : public MultifdWork {
     virtual void done() noexcept = 0;
 };
 
-// Made, used and destroyed by the migration thread, but for send().
+// Used by the migration thread, but for send(); destroyed when that has ended.
 class MultifdSender {
  public:
     // Sends INIT on every channel and starts its thread (mig/src/send_N). The channels must outlive
@@ -57,6 +57,7 @@ class MultifdSender {
     Result<> send(MultifdStatePacket& packet);
     // Waits until nothing is left in the queue and all of it is written.
     Result<> drain();
+    bool idle() const;  // nothing is left now
 
     struct Sent {
         uint64_t bytes = 0;

@@ -50,7 +50,8 @@ class PeerWatch {
     PeerWatch(system::MainLoop& loop, util::Env& env, std::vector<MigrationChannel*> channels,
               std::string_view peer, std::function<uint64_t()> limit_ms);
 
-    void expect(Expect what) { expect_.store(what, std::memory_order_relaxed); }
+    // Returns what was expected before.
+    Expect expect(Expect what) { return expect_.exchange(what, std::memory_order_relaxed); }
     // From now on the peer sends heartbeats: bytes are expected always, but in Taking. Any thread.
     void expect_heartbeats() { heartbeats_.store(true, std::memory_order_relaxed); }
 

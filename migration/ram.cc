@@ -115,7 +115,7 @@ class RamHandlers final : public SaveVMHandlers {
     const system::RamBlock* named_block_ = nullptr;  // the last record's
     uint64_t zero_pages_ = 0;
     uint64_t normal_pages_ = 0;
-    // Pages have gone to the page channels since the last barrier: all of them before the last
+    // With page channels: pages have gone out since the last barrier: all of them before the last
     // sync, or some after it.
     enum class Unfenced : uint8_t { Nothing, Pages, OldPages } unfenced_ = Unfenced::Nothing;
     ZeroPageDetection detection_ = ZeroPageDetection::Multifd;
@@ -262,12 +262,13 @@ Result<> RamHandlers::put_run(SaveStream& out, const RamDirtyMap::Page& run) {
         unfenced_ = Unfenced::Pages;
         return pages->add(*run.block, begin, run.count);
     }
+    // Of these, too, none may be overtaken by its successor, on whichever channel.
+    if (pages != nullptr) unfenced_ = Unfenced::Pages;
     for (uint64_t i = 0; i < run.count; ++i) {
         const uint64_t offset = begin + i * kPageSize;
         if (pages == nullptr || is_zero_page(run.block->host().subspan(offset, kPageSize))) {
             put_page(out, *run.block, offset);
         } else {
-            unfenced_ = Unfenced::Pages;
             MIG_CHECK(pages->add(*run.block, offset, 1));
         }
     }

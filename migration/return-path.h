@@ -54,6 +54,8 @@ FailureCode failure_code(ErrorKind kind);
 inline constexpr uint32_t kFirstPing = 1;
 // A PING that only keeps the line alive.
 inline constexpr uint32_t kKeepAlivePing = 0x4647'0000;
+// Behind the setup of a VM with devices; its PONG says that the destination is through with that.
+inline constexpr uint32_t kSetupPing = 0x4648'0000;
 uint32_t hello_ping(PeerFeatures offered);
 // The features in a PONG; nullopt for one that answers no hello.
 std::optional<PeerFeatures> features_in_pong(uint32_t value);

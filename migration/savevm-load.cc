@@ -319,6 +319,7 @@ class ElementLoader {
             return make_error(ErrorKind::Protocol, "the switchover begins twice");
         }
         switchover_ = Switchover::Begun;
+        MIG_CHECK(begin_sections());  // the handlers are set up, even if no section came
         return events_.switchover_start();
     }
 

@@ -6,6 +6,7 @@ namespace ferry::migration {
 void AttemptStats::reset() {
     transferred_bytes = 0;
     downtime_bytes = 0;
+    multifd_bytes = 0;
     throughput_bytes_per_s = 0;
     expected_downtime_ms = 0;
     cpu_throttle_percentage = 0;

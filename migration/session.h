@@ -25,7 +25,8 @@ namespace ferry::migration {
 // Written by the session's thread, read by anybody. Times in this VM's clock.
 struct AttemptStats {
     std::atomic<uint64_t> transferred_bytes = 0;
-    std::atomic<uint64_t> downtime_bytes = 0;  // sent while the VM stood still
+    std::atomic<uint64_t> downtime_bytes = 0;  // of the main channel, while the VM stood still
+    std::atomic<uint64_t> multifd_bytes = 0;   // on the page channels
     std::atomic<uint64_t> throughput_bytes_per_s = 0;
     std::atomic<uint64_t> expected_downtime_ms = 0;
     std::atomic<unsigned> cpu_throttle_percentage = 0;  // 0: none

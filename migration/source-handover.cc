@@ -167,15 +167,17 @@ Result<> OutgoingSession::await_shut(Error lost) {
     return lost;
 }
 
+bool OutgoingSession::nobody_else_has_it() const {
+    const std::lock_guard lock(mutex_);
+    return progress_.stage == Stage::Sending;
+}
+
 Result<> OutgoingSession::take_back() {
-    {
-        const std::lock_guard lock(mutex_);
-        if (given_away()) {
-            // Not ours any more, whatever became of it.
-            return await_on_loop(vm_.loop, [this](system::Done done) {
-                done(vm_.runstate.set_state(RunState::PostMigrate));
-            });
-        }
+    if (handed_over()) {
+        // Not ours any more, whatever became of it.
+        return await_on_loop(vm_.loop, [this](system::Done done) {
+            done(vm_.runstate.set_state(RunState::PostMigrate));
+        });
     }
     auto resumed = resume_vm();
     tell_that_the_vm_stays();

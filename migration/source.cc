@@ -120,8 +120,12 @@ bool OutgoingSession::handed_over() const {
 void OutgoingSession::thread_main() {
     Result<> outcome = run();
     auto_converge_.reset();
+    if (!outcome && device_state_) device_state_->abandon();
     if (!outcome && outcome.error().kind() == ErrorKind::PeerClosed) {
+        Result<> resumed;
+        if (nobody_else_has_it()) resumed = resume_vm();  // words may be long in coming
         outcome = hear_last_words(std::move(outcome).error());
+        if (!resumed) outcome.error().attach_in_place(std::move(resumed).error());
     }
     if (!outcome && is_our_own(outcome.error()) && channel_) {
         outcome = std::move(outcome).error().context("source");
@@ -269,11 +273,8 @@ Result<> OutgoingSession::open_return_path() {
     if (mode_ == Mode::Snapshot || !wanted || !channel_->features().duplex) return {};
     MIG_TRY(reader_, ReturnPathReader::start(*channel_, *this));
     save_command(*stream_, Command::OpenReturnPath);
-    for (const uint32_t value : {kFirstPing, hello_ping(kOurFeatures)}) {
-        std::array<std::byte, 4> raw{};
-        util::store_be32(raw.data(), value);
-        save_command(*stream_, Command::Ping, raw);
-    }
+    save_ping(kFirstPing);
+    save_ping(hello_ping(kOurFeatures));
     return stream_->flush();
 }
 
@@ -296,10 +297,27 @@ Result<> OutgoingSession::setup() {
                   "setup");
         MIG_CHECK(check_alive());
     }
+    ask_whether_set_up();
     MIG_CHECK(stream_->flush());
     span.add_bytes(stream_->position());
     vm_.stats.setup_end_ns = vm_.env.clock.now().count();
     return vm_.status.advance(MigrationStatus::Active);
+}
+
+// A destination may still prepare its devices when a small VM is sent: the guest need not stand
+// still meanwhile. One of ours answers when it is through; others are not waited for.
+void OutgoingSession::ask_whether_set_up() {
+    const std::lock_guard lock(mutex_);
+    const bool ours = progress_.features && progress_.features->handover;
+    if (!reader_ || !ours || !vm_.device_state.in_play()) return;
+    progress_.peer_set_up = Progress::SetUp::Asked;
+    save_ping(kSetupPing);
+}
+
+void OutgoingSession::save_ping(uint32_t value) {
+    std::array<std::byte, 4> raw{};
+    util::store_be32(raw.data(), value);
+    save_command(*stream_, Command::Ping, raw);
 }
 
 // A limit that somebody chose says what the line is for, as QEMU sees it. The default one only
@@ -343,11 +361,11 @@ Result<uint64_t> OutgoingSession::pending() {
 }
 
 bool OutgoingSession::may_switch_over() const {
-    if (!capabilities_.has(Capability::SwitchoverAck)) return true;
     if (!reader_) return true;
     if (!system::is_live(vm_.runstate.state())) return true;
     const std::lock_guard lock(mutex_);
-    return progress_.acked;
+    if (progress_.peer_set_up == Progress::SetUp::Asked) return false;
+    return progress_.acked || !capabilities_.has(Capability::SwitchoverAck);
 }
 
 Result<> OutgoingSession::iterate() {
@@ -412,6 +430,7 @@ Result<> OutgoingSession::send_round() {
 }
 
 void OutgoingSession::publish_progress() {
+    if (multifd_) vm_.stats.multifd_bytes = multifd_->sent().bytes;
     vm_.stats.transferred_bytes = transferred();
     vm_.stats.throughput_bytes_per_s = throughput_.measure(vm_.env.clock.now(), transferred());
 }
@@ -456,16 +475,20 @@ Result<> OutgoingSession::complete() {
     if (mode_ == Mode::Snapshot) MIG_CHECK(vm_.status.advance(MigrationStatus::Device));
     watch_->expect(PeerWatch::Expect::Movement);
     const uint64_t begin = transferred();
+    const uint64_t main_begin = stream_->position();
     if (vm_.stream.switchover_start == StreamOptions::Sent::Yes) {
         save_command(*stream_, Command::SwitchoverStart);
+        // A destination may load nothing that overtakes it on other channels.
+        MIG_CHECK(stream_->flush());
     }
     MIG_CHECK(save_ends(), "switchover");
     MIG_TRY(const std::string description, save_one_shot_states(*stream_, vm_.registry, identity_),
             "switchover");
     MIG_CHECK(device_state_->finish([this] { return go_on_waiting(); }), "switchover");
+    watch_->expect(PeerWatch::Expect::Movement);
     MIG_CHECK(send_end(description));
-    vm_.stats.downtime_bytes = transferred() - begin;
-    span.add_bytes(vm_.stats.downtime_bytes);
+    vm_.stats.downtime_bytes = stream_->position() - main_begin;
+    span.add_bytes(transferred() - begin);
     publish_progress();
     return {};
 }
@@ -491,6 +514,7 @@ Result<> OutgoingSession::save_ends() {
     }
     if (features.state_parts) {
         MIG_CHECK(device_state_->forward(*stream_, [this] { return go_on_waiting(); }));
+        watch_->expect(PeerWatch::Expect::Movement);
     }
     for (const auto& entry : vm_.registry.entries()) {
         if (entry->live_handlers() == nullptr || !has_state(*entry)) continue;
@@ -504,8 +528,16 @@ Result<> OutgoingSession::save_ends() {
     return {};
 }
 
+// Our own devices may take their time, so silence is nothing bad as long as no byte of theirs is on
+// its way. One of ours has to be told that we live, and says so itself.
 Result<> OutgoingSession::go_on_waiting() {
-    keep_alive();
+    const bool beats = [this] {
+        const std::lock_guard lock(mutex_);
+        return progress_.features && progress_.features->heartbeat;
+    }();
+    if (beats) keep_alive();
+    const bool idle = multifd_ == nullptr || multifd_->idle();
+    watch_->expect(idle ? PeerWatch::Expect::Nothing : PeerWatch::Expect::Movement);
     return check_alive();
 }
 
@@ -543,8 +575,9 @@ Result<> OutgoingSession::check_alive() {
 }
 
 Result<> OutgoingSession::wait_for(const std::function<bool()>& ready, PeerWatch::Expect expect) {
-    watch_->expect(expect);
     std::unique_lock lock(mutex_);
+    if (ready()) return {};
+    const PeerWatch::Expect former = watch_->expect(expect);
     while (!ready()) {
         if (progress_.cancelled || progress_.rp_end) {
             lock.unlock();
@@ -561,6 +594,7 @@ Result<> OutgoingSession::wait_for(const std::function<bool()>& ready, PeerWatch
         keep_alive();
         lock.lock();
     }
+    watch_->expect(former);
     return {};
 }
 
@@ -572,9 +606,7 @@ void OutgoingSession::keep_alive() {
         const std::lock_guard lock(mutex_);
         if (progress_.cancelled || progress_.rp_end) return;
     }
-    std::array<std::byte, 4> raw{};
-    util::store_be32(raw.data(), kKeepAlivePing);
-    save_command(*stream_, Command::Ping, raw);
+    save_ping(kKeepAlivePing);
     // An error stays in the stream; the next phase's flush returns it.
     if (auto sent = stream_->flush(); !sent) {
         trace::migration_keep_alive_failed(vm_.env.trace, sent.error().message());
@@ -624,6 +656,12 @@ Result<PeerFeatures> OutgoingSession::peer_features() {
 // --- return path, reader's thread
 
 void OutgoingSession::rp_pong(uint32_t value) {
+    if (value == kSetupPing) {
+        const std::lock_guard lock(mutex_);
+        progress_.peer_set_up = Progress::SetUp::Yes;
+        changed_.notify_all();
+        return;
+    }
     const auto features = features_in_pong(value);
     if (!features) return;
     const std::lock_guard lock(mutex_);

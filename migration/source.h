@@ -79,9 +79,12 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     // After run() failed: the VM back into its former state, unless it was handed over.
     Result<> take_back();
     Result<> resume_vm();
+    bool nobody_else_has_it() const;
     void tell_that_the_vm_stays();
 
     Result<> open_return_path();
+    void ask_whether_set_up();
+    void save_ping(uint32_t value);
     Result<> send_round();
     void pause_until(util::Nanoseconds deadline);  // or until there is something to do
     Result<uint64_t> pending();
@@ -136,6 +139,7 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
         bool continued = false;  // migrate-continue came
         bool acked = false;      // SWITCHOVER_ACK
         bool ready = false;      // READY
+        enum class SetUp : uint8_t { NotAsked, Asked, Yes } peer_set_up = SetUp::NotAsked;
         std::optional<PeerFeatures> features;
         std::optional<uint32_t> shut;
         std::optional<std::string> peer_reason;
@@ -163,10 +167,10 @@ class OutgoingSession final : public SaveSession, private ReturnPathEvents {
     std::vector<std::unique_ptr<MigrationChannel>> page_channels_;
     std::unique_ptr<TimedSink> sink_;
     std::unique_ptr<SaveStream> stream_;
-    std::unique_ptr<MultifdSender> multifd_;
     std::unique_ptr<StateSender> device_state_;
+    std::unique_ptr<MultifdSender> multifd_;  // may have some of the device state
+    std::unique_ptr<PeerWatch> watch_;        // made and destroyed on the loop thread
     std::unique_ptr<ReturnPathReader> reader_;
-    std::unique_ptr<PeerWatch> watch_;  // made and destroyed on the loop thread
     RateControl rate_;
     Throughput throughput_;
     std::optional<AutoConverge> auto_converge_;  // from the first round to the outcome

@@ -57,7 +57,9 @@ class StateInbox::Queue final : public StateQueue {
 };
 
 StateInbox::StateInbox(size_t lanes, std::function<void(bool)> awaits, uint64_t limit)
-    : awaits_(std::move(awaits)), ledger_(lanes, limit, kMaxStateBytes) {
+    // QEMU's channels may swap as many packets as there are, at a barrier.
+    : awaits_(std::move(awaits)),
+      ledger_(lanes, std::max<uint64_t>(limit, (lanes + 1) * kMaxStateBytes), kMaxStateBytes) {
     free_.reserve(limit / kMaxStateBytes + kMaxExpectedDevices);
 }
 StateInbox::~StateInbox() = default;
@@ -65,7 +67,9 @@ StateInbox::~StateInbox() = default;
 StateQueue& StateInbox::add(const SectionId& section, uint64_t limit, StateKinds kinds,
                             StateWriter::Via via) {
     const std::lock_guard lock(mutex_);
-    const auto device = ledger_.add_device(section.idstr, limit);
+    const auto bring = via == StateWriter::Via::PageChannels ? StateLedger::Bring::Lanes
+                                                             : StateLedger::Bring::MainChannel;
+    const auto device = ledger_.add_device(section.idstr, limit, bring);
     queues_.push_back(std::make_unique<Queue>(*this, section, device, kinds, via));
     for (size_t i = 0; i < kBuffersPerDevice; ++i) free_.push_back(std::make_unique<Buffer>());
     return *queues_.back();
@@ -117,6 +121,12 @@ void StateInbox::expect_the_rest() {
     const std::lock_guard lock(mutex_);
     main_ended_ = true;
     note_change();
+}
+
+void StateInbox::expect_no_more() {
+    const std::lock_guard lock(mutex_);
+    main_ended_ = false;
+    awaits_(false);
 }
 
 // --- a lane's thread

@@ -53,6 +53,7 @@ class StateInbox {
 
     // Load thread: the main channel has ended, what is missing comes on page channels or never.
     void expect_the_rest();
+    void expect_no_more();
     // Whoever waits ends with an error; the first one is kept.
     void fail(Error error);
     std::optional<Error> error() const;

@@ -10,8 +10,9 @@ namespace ferry::migration {
 StateLedger::StateLedger(size_t lanes, uint64_t limit, uint64_t packet_bytes)
     : limit_(limit), packet_bytes_(packet_bytes), lanes_(lanes) {}
 
-StateLedger::Device StateLedger::add_device(std::string label, uint64_t limit) {
+StateLedger::Device StateLedger::add_device(std::string label, uint64_t limit, Bring bring) {
     OneDevice device;
+    device.bring = bring;
     device.label = std::move(label);
     device.limit = limit;
     device.slots.resize(kWindow, Slot::Empty);
@@ -39,8 +40,8 @@ Result<StateLedger::Answer> StateLedger::judge(const OneDevice& device, StatePla
     }
     if (device.end && index >= *device.end) {
         return make_error(ErrorKind::Protocol,
-                          "device {}: packet {} comes after the last, the configuration in {}",
-                          device.label, index, *device.end - 1);
+                          "device {}: packet {} comes after the last, of {} packets", device.label,
+                          index, *device.end);
     }
     if (place.kind == StatePacketKind::Config && device.any && index < device.highest) {
         return make_error(ErrorKind::Protocol,
@@ -121,8 +122,14 @@ bool StateLedger::starves(const OneDevice& device) {
     return device.slots[device.next % kWindow] == Slot::Empty;
 }
 
+bool StateLedger::starves_for_lanes(const OneDevice& device) {
+    return device.bring == Bring::Lanes && starves(device);
+}
+
 bool StateLedger::wants_packets() const {
-    return std::ranges::any_of(devices_, starves);
+    const bool any_waits = std::ranges::any_of(
+        lanes_, [](const OneLane& lane) { return lane.state == Lane::Waiting; });
+    return !any_waits && std::ranges::any_of(devices_, starves_for_lanes);
 }
 
 Error StateLedger::missing(const OneDevice& device, std::string_view why) const {
@@ -146,18 +153,21 @@ Result<> StateLedger::check_progress() const {
         if (!answer || *answer == Answer::Admitted) return {};
     }
     if (ended == lanes_.size()) {
-        const auto found = std::ranges::find_if(devices_, starves);
+        const auto found = std::ranges::find_if(devices_, starves_for_lanes);
         if (found == devices_.end()) return {};
         return Error(ErrorKind::PeerClosed,
                      missing(*found, "the source closed its page channels").message());
     }
     if (waiting == 0) return {};
-    const OneDevice* hungry = nullptr;
     for (const OneDevice& device : devices_) {
-        if (is_complete(device)) continue;
-        if (!starves(device)) return {};
-        // The one that others wait behind says more than one that has sent nothing.
-        if (hungry == nullptr || (device.any && !hungry->any)) hungry = &device;
+        if (!is_complete(device) && device.bring == Bring::Lanes && !starves(device)) return {};
+    }
+    // The one that a channel waits behind.
+    const OneDevice* hungry = nullptr;
+    for (const OneLane& lane : lanes_) {
+        if (lane.state == Lane::Waiting && starves(devices_[lane.device])) {
+            hungry = &devices_[lane.device];
+        }
     }
     if (hungry == nullptr) return {};
     return missing(*hungry,

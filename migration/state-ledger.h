@@ -25,7 +25,8 @@ class StateLedger {
 
     using Device = size_t;
     // `limit`: of this device's packets.
-    Device add_device(std::string label, uint64_t limit);
+    enum class Bring : uint8_t { Lanes, MainChannel };  // who brings its packets
+    Device add_device(std::string label, uint64_t limit, Bring bring = Bring::Lanes);
 
     enum class Answer : uint8_t { Admitted, Wait };
     // May this packet's data be read now? Asked again after every change. An Error is the peer's.
@@ -51,7 +52,7 @@ class StateLedger {
 
     // An Error when nothing that anybody can do brings a missing packet.
     Result<> check_progress() const;
-    // Any device whose loader waits for a packet that is still to come.
+    // Whether only the peer can bring what a loader waits for: no channel waits for one of ours.
     bool wants_packets() const;
     uint64_t used() const { return used_; }
 
@@ -61,6 +62,7 @@ class StateLedger {
         std::string label;
         uint64_t limit = 0;
         uint64_t used = 0;
+        Bring bring = Bring::Lanes;
         bool open = false;
         bool loading = false;
         uint32_t next = 0;  // for the loader
@@ -76,6 +78,7 @@ class StateLedger {
     Result<Answer> judge(const OneDevice& device, StatePlace place) const;
     bool fits(const OneDevice& device) const;
     static bool starves(const OneDevice& device);
+    static bool starves_for_lanes(const OneDevice& device);
     Error missing(const OneDevice& device, std::string_view why) const;
 
     const uint64_t limit_;

@@ -104,8 +104,12 @@ StateSender::~StateSender() {
     stop();
 }
 
-void StateSender::stop() {
+void StateSender::abandon() {
     fail(make_error(ErrorKind::Cancelled, "the migration has ended"));
+}
+
+void StateSender::stop() {
+    abandon();
     for (const auto& device : devices_) {
         if (device->thread.joinable()) device->thread.join();
     }
@@ -180,7 +184,6 @@ StateSender::Device* StateSender::next_with_block() {
     for (size_t i = 0; i < devices_.size(); ++i) {
         Device& device = *devices_[(turn_ + i) % devices_.size()];
         if (device.blocks.empty()) continue;
-        turn_ = (turn_ + i + 1) % devices_.size();
         return &device;
     }
     return nullptr;
@@ -214,6 +217,7 @@ Result<> StateSender::forward(SaveStream& out, const std::function<Result<>()>& 
             },
             each_period));
         if (device == nullptr) return {};
+        ++turn_;  // another one's
         MIG_CHECK(
             save_section(out, device->entry, SectionKind::Part, [&](SaveStream& to) -> Result<> {
                 MIG_CHECK(send_block(*device, to, lock));

@@ -16,7 +16,7 @@
 
 namespace ferry::migration {
 
-// One attempt's. Made, used and destroyed by the migration thread.
+// One attempt's. Used by the migration thread; destroyed when that has ended.
 class StateSender {
  public:
     // `lanes`: null without page channels; outlives this.
@@ -25,7 +25,9 @@ class StateSender {
     StateSender(const StateSender&) = delete;
     StateSender& operator=(const StateSender&) = delete;
 
-    // Ends the threads, which return when what their driver does is over.
+    // Nothing is sent any more; whoever waits gives up.
+    void abandon();
+    // And ends the threads, which return when what their driver does is over.
     void stop();
     // In setup: buffers for packets of `bytes` and a thread (mig/src/save_N) that waits for
     // begin().

@@ -42,7 +42,7 @@ Json ram_json(const MigrationCounters& counters) {
             {"dirty-sync-missed-zero-copy", 0},
             {"postcopy-requests", 0},
             {"page-size", kPageSize},
-            {"multifd-bytes", 0},
+            {"multifd-bytes", counters.multifd_bytes},
             {"precopy-bytes", counters.precopy_bytes},
             {"downtime-bytes", counters.downtime_bytes},
             {"postcopy-bytes", 0},

@@ -5,6 +5,7 @@
 // untrusted peer; what the image means is judged by the device's driver, in RESUMING -> STOP.
 #include <algorithm>
 #include <cerrno>
+#include <future>
 #include <optional>
 #include <utility>
 
@@ -37,8 +38,14 @@ Result<> VfioMigration::load_setup(LoadSession& session) {
     loading_.attempt = &session;
     status_->loaded_bytes.store(0, std::memory_order_relaxed);
     MIG_TRY(loading_.via, choose_channel(session.page_channels_take_state()));
-    MIG_CHECK(worker_.run([this] { return enter_resuming(); }));
-    loading_.session = state_.session().number;
+    // All devices at once: nobody waits for it before its first section comes.
+    const auto entered = std::make_shared<std::promise<Result<>>>();
+    loading_.entered = entered->get_future().share();
+    worker_.post([this, entered] {
+        auto result = enter_resuming();
+        if (result) loading_.session = state_.session().number;
+        entered->set_value(std::move(result));
+    });
     loading_.queue =
         &session.state_queue(section_, setup_.properties.max_queued_buffers_size, loading_.via);
     MIG_TRY(loading_.loader,
@@ -65,18 +72,22 @@ Result<> VfioMigration::enter_resuming() {
 }
 
 Result<> VfioMigration::load_state(LoadStream& in, SectionKind kind, uint32_t /*version*/) {
+    loading_.named = true;
     if (kind == SectionKind::End) begin_span();
     for (;;) {
         MIG_TRY(const uint64_t tag, in.be64(), "device {}: reading its state", label_);
         trace::vfio_load_state(env_.trace, label_, tag);
         switch (tag) {
-            case record::kEndOfState:
-                return kind == SectionKind::End ? end_image() : Result<>();
-            case record::kSetupState: return end_of_state_follows(in, "the setup record");
+            case record::kEndOfState: return kind == SectionKind::End ? end_image() : Result<>();
+            case record::kSetupState:
+                MIG_CHECK(loading_.entered.get());
+                return end_of_state_follows(in, "the setup record");
             case record::kDataState: MIG_CHECK(load_data(in)); break;
             case record::kConfigState: return load_config(in);
             case record::kConfigLoadReady: return load_config_load_ready();
-            case record::kInitDataSent: return load_init_data_sent();
+            case record::kInitDataSent:
+                MIG_CHECK(check_channel("the end of its initial data comes"));
+                return load_init_data_sent();
             case record::kDiscard: MIG_CHECK(load_discard()); break;
             case record::kConfigSize: MIG_CHECK(load_config_size(in)); break;
             default: return bad_stream("device {}: unknown record {:#x}", label_, tag);
@@ -135,7 +146,7 @@ Result<> VfioMigration::load_packet(const StateLoader::Packet& packet) {
             MIG_TRY(const auto stream, open_stream());
             return write_all(*stream, packet.data);
         }
-        case StatePacketKind::InitialDone: return approve_switchover();
+        case StatePacketKind::InitialDone: return load_init_data_sent();
         case StatePacketKind::Discard: return begin_anew();
         case StatePacketKind::Config: break;
     }
@@ -164,6 +175,7 @@ Result<> VfioMigration::load_config_load_ready() {
 }
 
 Result<std::shared_ptr<MigDataStream>> VfioMigration::open_stream() const {
+    MIG_CHECK(loading_.entered.get());
     const MigSession session = state_.session();
     if (session.stream && session.number == loading_.session &&
         state_.state() == MigState::Resuming) {
@@ -239,11 +251,6 @@ Result<> VfioMigration::load_init_data_sent() {
             "capability switchover-ack on here as well",
             label_);
     }
-    MIG_CHECK(check_channel("the end of its initial data comes"));
-    return approve_switchover();
-}
-
-Result<> VfioMigration::approve_switchover() {
     // Twice must not stand for the consent of another device.
     if (std::exchange(loading_.switchover_approved, true)) return {};
     return loading_.attempt->approve_switchover();
@@ -281,12 +288,12 @@ void VfioMigration::begin_span() {
 
 void VfioMigration::end_span() {
     if (!loading_.span_begin) return;
-    env_.timeline.add({.who = label_,
-                       .step = "load",
-                       .begin = *loading_.span_begin,
-                       .end = env_.timeline.now(),
-                       .bytes = status_->loaded_bytes.load(std::memory_order_relaxed) -
-                                loading_.loaded_before});
+    env_.timeline.add(
+        {.who = label_,
+         .step = "load",
+         .begin = *loading_.span_begin,
+         .end = env_.timeline.now(),
+         .bytes = status_->loaded_bytes.load(std::memory_order_relaxed) - loading_.loaded_before});
 }
 
 // All that came before is in the device: packets may follow.
@@ -315,11 +322,8 @@ Error VfioMigration::channel_error(std::string_view what) const {
 }
 
 void VfioMigration::load_validate(system::Done done) {
-    // A device that is not in the stream has nobody to end its queue.
-    if (loading_.via == StateWriter::Via::MainChannel && !loading_.image_complete) {
-        loading_.queue->finish();
-        open_queue();
-    }
+    // What is not in the stream will not come on a page channel either, nor what nobody may take.
+    if (!loading_.named || !loading_.queue_open) loading_.queue->fail(incomplete());
     loading_.loader->when_done([this, done = std::move(done)](Result<> loaded) mutable {
         end_span();
         worker_.post([this, loaded = std::move(loaded), done = std::move(done)]() mutable {
@@ -328,15 +332,19 @@ void VfioMigration::load_validate(system::Done done) {
     });
 }
 
+Error VfioMigration::incomplete() const {
+    return make_error(ErrorKind::Protocol,
+                      "device {}: the stream has no complete state for it; is the device at the "
+                      "same place on the source?",
+                      label_);
+}
+
 Result<> VfioMigration::validate() {
     const util::ScopedSpan span(env_.timeline, label_, "validate");
     const auto judge = [this]() -> Result<> {
         MIG_CHECK(state_.check_usable());
         if (!loading_.image_complete || loading_.config != Loading::Config::Read) {
-            return make_error(ErrorKind::Protocol,
-                              "device {}: the stream has no complete state for it; is the device "
-                              "at the same place on the source?",
-                              label_);
+            return incomplete();
         }
         if (setup_.config != nullptr) {
             loading_.config = Loading::Config::Begun;

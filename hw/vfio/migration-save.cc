@@ -62,9 +62,9 @@ Result<> VfioMigration::save_setup(SaveSession& session, SaveStream& out) {
     const auto size = worker_.run([this] { return setup_.io.stop_copy_bytes(); });
     const uint64_t bytes =
         std::clamp<uint64_t>(size ? *size : kMaxDataBuffer, kMinDataBuffer, kMaxDataBuffer);
-    saving_.buffer.resize(bytes);
     MIG_TRY(saving_.writer, session.state_writer(*this, bytes, via));
     saving_.early = features.state_early && via == StateWriter::Via::PageChannels;
+    if (setup_.caps.pre_copy && !saving_.early) saving_.buffer.resize(bytes);
     trace::vfio_save_setup(env_.trace, label_, bytes);
     MIG_CHECK(worker_.run([this, mode = session.mode()] { return enter_setup_state(mode); }));
     adopt_session();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -134,8 +135,8 @@ class VfioMigration final : public VfioDeviceMigration,
     Result<std::shared_ptr<MigDataStream>> open_stream() const;
     Result<> read_config(migration::LoadStream& in);
     // Destination, load thread or loader
-    Result<> approve_switchover();
     Result<> begin_anew();
+    Error incomplete() const;
     // Destination, loader
     Result<> load_packet(const StateLoader::Packet& packet);
     Result<> end_of_state_follows(migration::LoadStream& in, std::string_view after);
@@ -161,7 +162,9 @@ class VfioMigration final : public VfioDeviceMigration,
         migration::LoadSession* attempt = nullptr;
         migration::StateQueue* queue = nullptr;
         migration::StateWriter::Via via = migration::StateWriter::Via::MainChannel;
+        std::shared_future<Result<>> entered;  // RESUMING, with `session`
         uint64_t session = 0;
+        bool named = false;           // in the stream
         bool queue_open = false;      // the loader has the device's stream, nobody else
         bool image_complete = false;  // the END section came
         bool config_load_ready = false;

@@ -31,7 +31,8 @@ namespace ferry::migration {
 struct MigrationCounters {
     uint64_t transferred = 0, remaining = 0, total = 0, duplicate = 0, normal = 0;
     uint64_t dirty_pages_rate = 0, dirty_sync_count = 0;
-    uint64_t precopy_bytes = 0, downtime_bytes = 0;
+    // What was transferred, by way: main channel while the VM ran and stood still, page channels.
+    uint64_t precopy_bytes = 0, downtime_bytes = 0, multifd_bytes = 0;
     double mbps = 0;
     uint64_t pages_per_second = 0;
     uint64_t total_time_ms = 0, setup_time_ms = 0;

@@ -55,7 +55,9 @@ class Multifd(VmmTestCase):
             self.check_arrived(src, dst)
             ram = src.cmd("query-migrate")["ram"]
             self.assertEqual(ram["duplicate"] == 0, detection == "none")
-            self.assertGreaterEqual(ram["transferred"], ram["normal"] * 4096)
+            self.assertGreaterEqual(ram["multifd-bytes"], ram["normal"] * 4096)
+            self.assertEqual(ram["transferred"], sum(
+                ram[f"{way}-bytes"] for way in ("multifd", "precopy", "downtime")))
 
     def test_guest_that_writes_while_it_moves(self):
         self.check_guest_that_writes()

@@ -88,7 +88,7 @@ class FakeSaveSession final : public migration::SaveSession {
     const migration::Parameters& parameters() const override { return parameters_; }
     Result<migration::PeerFeatures> peer_features() override { return migration::PeerFeatures{}; }
     bool round_is_full() const override { return full; }
-    migration::MultifdSender* multifd() override { return nullptr; }
+    migration::MultifdSender* multifd() override { return pages; }
     const migration::StreamOptions& stream_options() const override { return stream_; }
     bool page_channels_take_state() const override { return false; }
     Result<migration::StateWriter*> state_writer(SaveVMHandlers&, size_t,
@@ -97,6 +97,8 @@ class FakeSaveSession final : public migration::SaveSession {
     }
 
     bool full = false;
+    migration::MultifdSender* pages = nullptr;
+    void set_parameters(const migration::Parameters& changed) { parameters_ = changed; }
 
  private:
     migration::Capabilities capabilities_;

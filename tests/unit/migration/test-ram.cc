@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 
+#include "migration/multifd-send.h"
 #include "migration/ram.h"
 #include "migration/zero-page.h"
 #include "tests/unit/migration/savevm-support.h"
@@ -128,6 +129,39 @@ TEST(Ram, SecondAttemptBeginsWithAllPagesAgain) {
     source.vm.save(1);
     EXPECT_EQ(source.sent(), 3U);
     EXPECT_EQ(source.vm.stats.dirty_sync_count, 3U);
+}
+
+// --- Page channels
+
+// The main channel may be read later than any page channel: what went out on it must be behind a
+// barrier before the same page goes out on one of those.
+TEST(Ram, ZeroPagesOnTheMainChannelAreBehindABarrierToo) {
+    Source source(4);
+    auto [near, far] = make_memory_channel_pair("page-0");
+    std::vector<std::unique_ptr<MigrationChannel>> channels;
+    channels.push_back(std::move(near));
+    Parameters legacy;
+    legacy.zero_page_detection = static_cast<uint64_t>(ZeroPageDetection::Legacy);
+    auto pages = MultifdSender::start(channels, Uuid{}, legacy, source.vm.env.env);
+    ASSERT_TRUE(pages);
+    source.vm.session.set_parameters(legacy);
+    source.vm.session.pages = pages->get();
+    const auto barriers = [](const ByteVector& bytes) {
+        const ByteVector flush = hex("00*6 02 00");
+        size_t count = 0;
+        for (auto at = bytes.begin();; ++count) {
+            at = std::search(at, bytes.end(), flush.begin(), flush.end());
+            if (at == bytes.end()) return count;
+            ++at;
+        }
+    };
+    source.step(&TestVm::setup);
+    source.step(&TestVm::iterate);  // all zeros, on the main channel
+    source.tracker.dirty_length = kPageSize;
+    ASSERT_TRUE(source.vm.ram->state_pending_exact());
+    source.block.host()[0] = kMark;
+    EXPECT_EQ(barriers(source.step(&TestVm::iterate)), 1U);
+    for (const auto& channel : channels) channel->shutdown(Error(ErrorKind::Cancelled, "over"));
 }
 
 // --- Bytes

@@ -106,7 +106,7 @@ TEST_F(DeviceSnapshot, LoadsIntoARunningVm) {
     expect_state(*saved, RunState::Running);
 
     auto loaded = make_vm(2);
-    loaded->a().faults().hold("set state resuming");
+    for (const auto& device : loaded->devices) device->faults().hold("set state resuming");
     auto channel = migration::open_incoming_channel(file_);
     ASSERT_TRUE(channel);
     std::optional<Result<>> over;
@@ -114,9 +114,9 @@ TEST_F(DeviceSnapshot, LoadsIntoARunningVm) {
         EXPECT_TRUE(loaded->vm.migration->load_snapshot(
             std::move(*channel), [&](Result<> result) { over = std::move(result); }));
     });
-    ASSERT_TRUE(loaded->wait_until_held(1));
+    ASSERT_TRUE(loaded->wait_until_held(loaded->devices.size()));
     expect_state(*loaded, RunState::RestoreVm);
-    loaded->a().faults().release();
+    for (const auto& device : loaded->devices) device->faults().release();
     ASSERT_TRUE(loaded->vm.loop.wait_for([&] { return over.has_value(); }));
     EXPECT_TRUE(*over) << over->error().message();
     expect_state(*loaded, RunState::Running);

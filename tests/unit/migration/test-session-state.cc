@@ -173,6 +173,41 @@ TEST_F(StateSession, WhatIsSetMeanwhileIsForTheNextMigration) {
     expect_moved();
 }
 
+TEST_F(StateSession, DeviceThatIsOnlyAtTheDestinationIsTold) {
+    for (const size_t channels : {0, 2}) {
+        make_pair(std::vector(1, small_device()));
+        dst =
+            std::make_unique<SoftSide>(clock, RunState::InMigrate, std::vector(2, small_device()));
+        if (channels != 0) {
+            use_page_channels(*src, channels);
+            use_page_channels(*dst, channels);
+        }
+        begin();
+        expect_failed("device dev4: the stream has no complete state for it");
+    }
+}
+
+// --- who means no good
+
+TEST_F(StateSession, SwitchoverBeforeAnySectionIsSurvived) {
+    make_sides(0, 1);
+    auto [near, far] = migration::make_memory_channel_pair();
+    ASSERT_TRUE(dst->vm.incoming(std::move(far)));
+    const std::string_view machine = "test-machine";
+    std::vector<std::byte> raw;
+    for (const int byte : {0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3, 7, 0, 0, 0, 12}) {
+        raw.push_back(static_cast<std::byte>(byte));
+    }
+    raw.insert(raw.end(), bytes_of(machine).begin(), bytes_of(machine).end());
+    for (const int byte : {8, 0, 11, 0, 0, 0}) raw.push_back(static_cast<std::byte>(byte));
+    const std::array<ConstBytes, 1> parts{ConstBytes(raw)};
+    ASSERT_TRUE(near->write_all(parts));
+    ASSERT_TRUE(near->finish_writing());
+    ASSERT_TRUE(dst->vm.wait_over());
+    EXPECT_EQ(dst->vm.status(), MigrationStatus::Failed);
+    EXPECT_NE(dst->vm.error_desc().find("RAM"), std::string::npos) << dst->vm.error_desc();
+}
+
 // --- what breaks
 
 // Each call on each side's second page channel fails once; nobody loses the VM, nobody runs it

@@ -86,7 +86,7 @@ TEST_F(Ledger, NothingComesTwice) {
 TEST_F(Ledger, TheConfigurationIsTheLastAndTheOnlyOne) {
     EXPECT_EQ(ask(config(2)), "in");
     EXPECT_EQ(ask(config(1)), "device d: packet 1 is a second configuration, after packet 2");
-    EXPECT_EQ(ask(data(3)), "device d: packet 3 comes after the last, the configuration in 2");
+    EXPECT_EQ(ask(data(3)), "device d: packet 3 comes after the last, of 3 packets");
     EXPECT_EQ(ask(data(0)), "in");
     EXPECT_EQ(ask(data(1)), "in");
     for (int i = 0; i < 3; ++i) load();
@@ -115,6 +115,15 @@ TEST_F(Ledger, ClosedChannelsLeaveAPacketMissing) {
     EXPECT_EQ(stuck.error().kind(), ErrorKind::PeerClosed);
     EXPECT_EQ(stuck.error().message(),
               "device d: packet 0 of its state is missing: the source closed its page channels");
+}
+
+TEST_F(Ledger, ClosedChannelsMeanNothingToADeviceOnTheMainOne) {
+    StateLedger two(1, kPacket, kPacket);
+    const auto by_main = two.add_device("m", UINT64_MAX, StateLedger::Bring::MainChannel);
+    two.open(by_main);
+    two.set_lane(0, Lane::Ended);
+    EXPECT_TRUE(two.check_progress());
+    EXPECT_FALSE(two.wants_packets()) << "the main channel's own limit is there";
 }
 
 TEST_F(Ledger, AllChannelsWaitingWithLaterPacketsIsAnError) {

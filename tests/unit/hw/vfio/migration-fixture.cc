@@ -194,6 +194,11 @@ void Sender::cleanup(migration::SaveVMHandlers::Outcome outcome) {
 
 // --- Receiver
 
+Result<> Receiver::setup() {
+    MIG_CHECK(device_.handlers->load_setup(session));
+    return load(migration::SectionKind::Start, RecordBody().tag(3).tag(1).take());
+}
+
 Result<> Receiver::load(migration::SectionKind kind, const Bytes& body) {
     MemorySource source(body);
     LoadStream in(source);

@@ -193,7 +193,8 @@ class Receiver {
  public:
     explicit Receiver(VfioVmFixture::Device& device) : device_(device) {}
 
-    Result<> setup() { return device_.handlers->load_setup(session); }
+    // With its first section, which waits for the device.
+    Result<> setup();
     Result<> load(migration::SectionKind kind, const Bytes& body);
     Result<> validate();
     void cleanup(migration::SaveVMHandlers::Outcome outcome) {
