@@ -21,6 +21,8 @@ struct CompressedSession : MultifdSession {
                               Guest guest = Guest::Dirtying) {
         make_pair(2, guest);
         for (TestVm* vm : {src.get(), dst.get()}) compress(*vm, method, level);
+        // However fast the guest writes and however slow the compression is.
+        set(*src, [](Parameters& p) { p.downtime_limit_ms = 1'000'000; });
     }
     void move() {
         begin(Lines(2));
