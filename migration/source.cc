@@ -304,8 +304,8 @@ Result<> OutgoingSession::setup() {
     return vm_.status.advance(MigrationStatus::Active);
 }
 
-// A destination may still prepare its devices when a small VM is sent: the guest need not stand
-// still meanwhile. One of ours answers when it is through; others are not waited for.
+// A destination may take long to prepare its devices. One of ours answers when it is through with
+// that; others are not waited for.
 void OutgoingSession::ask_whether_set_up() {
     const std::lock_guard lock(mutex_);
     const bool ours = progress_.features && progress_.features->handover;
@@ -364,11 +364,15 @@ bool OutgoingSession::may_switch_over() const {
     if (!reader_) return true;
     if (!system::is_live(vm_.runstate.state())) return true;
     const std::lock_guard lock(mutex_);
-    if (progress_.peer_set_up == Progress::SetUp::Asked) return false;
     return progress_.acked || !capabilities_.has(Capability::SwitchoverAck);
 }
 
 Result<> OutgoingSession::iterate() {
+    // What is written before goes as fast as the destination prepares, which says nothing about the
+    // line; and the guest need not stand still for it.
+    MIG_CHECK(wait_for([this] { return progress_.peer_set_up != Progress::SetUp::Asked; },
+                       PeerWatch::Expect::Bytes),
+              "waiting for the destination to prepare");
     util::ScopedSpan span(vm_.env.timeline, "vm", "pre-copy");
     if (mode_ == Mode::Live && capabilities_.has(Capability::AutoConverge)) {
         auto_converge_.emplace(vm_).begin(transferred());
