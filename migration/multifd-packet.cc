@@ -143,7 +143,7 @@ Result<> parse_multifd_packet(const MultifdHeader& raw, MultifdCompression metho
     packet.normal_pages = normal;
     packet.zero_pages = zero;
     MIG_CHECK(check_flags(packet, method));
-    // QEMU up to 8.2 leaves the last packet's length in one that has no pages.
+    // QEMU 7.2 leaves the last packet's length in one that has no pages.
     packet.data_bytes = normal != 0 ? util::load_be32(at + kDataBytesAt) : 0;
     if (normal != 0) MIG_CHECK(check_data_bytes(packet, method));
     const auto name = std::span(raw).subspan(kBlockAt, kMultifdBlockNameBytes);
