@@ -144,10 +144,12 @@ void IncomingChannels::Collector::check_time() {
     if (closed_ || limit == 0 || env_.clock.now() - begin_ < std::chrono::milliseconds(limit)) {
         return;
     }
-    env_.log.log(util::LogLevel::Warning,
-                 fmt::format("incoming migration: only {} of {} connections came within {} ms "
-                             "(x-peer-timeout) and said what they are; they are closed",
-                             known(), pages_ + 1, limit));
+    env_.log.log(
+        util::LogLevel::Warning,
+        fmt::format("incoming migration: only {} of {} connections came within {} ms "
+                    "(x-peer-timeout) and said what they are; they are closed. The capability "
+                    "multifd and the parameter multifd-channels must be the same on both sides",
+                    known(), pages_ + 1, limit));
     close(make_error(ErrorKind::PeerFailed, "no complete set of connections within {} ms", limit));
     set_ = {};
     closed_ = false;

@@ -273,7 +273,9 @@ void Migration::Impl::fail_incoming(Error error) {
 
 void Migration::Impl::connected(std::unique_ptr<MigrationChannel> channel) {
     if (incoming || destination_status.get() != MigrationStatus::Setup) {
-        deps.env.log.log(util::LogLevel::Warning, "extra incoming connection closed");
+        deps.env.log.log(util::LogLevel::Warning,
+                         "extra incoming connection closed; if it was a page channel: the "
+                         "capability multifd must be on at both sides");
         return;
     }
     if (gathering) return gathering->add(std::move(channel));

@@ -284,8 +284,10 @@ Result<> OutgoingSession::setup() {
     save_header(*stream_, identity_);
     MIG_CHECK(open_return_path());
     if (!page_channels_.empty()) {
-        MIG_TRY(multifd_, MultifdSender::start(page_channels_, vm_.identity.uuid.value_or(Uuid{}),
-                                               parameters_, vm_.env));
+        MIG_TRY(multifd_,
+                MultifdSender::start(page_channels_, vm_.identity.uuid.value_or(Uuid{}),
+                                     parameters_, vm_.env),
+                "multifd and multifd-channels must be the same on both sides");
     }
     device_state_ = std::make_unique<StateSender>(multifd_.get(), vm_.env);
     for (const auto& entry : vm_.registry.entries()) {
